@@ -767,7 +767,7 @@ type Counts struct {
 	// BackgroundRooms counts the rooms among Background.
 	BackgroundRooms int64
 	// OldestDue is the smallest due time; zero if nothing is pending. OldestLive is that of
-	// the tasks that are not of the background: a sweep may take hours.
+	// the tasks that are neither of the background nor a sweep, which may take hours.
 	OldestDue, OldestLive time.Time
 }
 

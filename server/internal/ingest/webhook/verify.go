@@ -191,8 +191,9 @@ type Verified struct {
 	SendTime time.Time
 }
 
-// Verify returns whose secret signed the delivery, and the delivery's timestamp. It tries the secrets of project, or all secrets if project is empty. A
-// project without secrets is answered like one with others.
+// Verify returns whose secret signed the delivery, and the delivery's timestamp. It tries
+// the secrets of project, or all secrets if project is empty. A project without secrets is
+// answered like one with others.
 // Every failure is a [*fault.Error] that reveals nothing of the delivery except its
 // age.
 //

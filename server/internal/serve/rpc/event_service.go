@@ -120,7 +120,7 @@ func (e *eventService) tasks(ctx context.Context, event *mirror.Event) (list []*
 		case errors.Is(err, store.ErrNotFound): // it needed no fetch, or was purged
 		case err != nil:
 			return nil, err
-		case i.IfUnknown && task.Applied > 0: // it is mirrored, so the event does not make it stale
+		case i.IfUnknown && task.Applied > 0 && task.MissingSince.IsZero(): // it is mirrored, and nothing waits for it
 		default:
 			list = append(list, taskToProto(&task))
 		}

@@ -181,6 +181,11 @@ func TestGetEventShowsTasks(t *testing.T) {
 		t.Errorf("tasks = %v for a caller who may not call GetTask; want none", got)
 	}
 	who = "operator"
+	h.query.tasks[2].MissingSince = noon
+	if got := get(); len(got) != 2 {
+		t.Errorf("tasks = %v; want that of the storage and that of its room, which is not found", got)
+	}
+	h.query.tasks[2].MissingSince = time.Time{}
 	h.query.tasks[2].Applied = 0 // it was never mirrored, so it is fetched first
 	if got := get(); len(got) != 2 {
 		t.Errorf("tasks = %v; want that of the storage and that of its unknown room", got)

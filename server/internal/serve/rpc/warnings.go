@@ -71,7 +71,7 @@ func (c *condition) warnings(now time.Time) (list []*mirrorv1.Warning) {
 		warn(paragraphFailed, "%d tasks have failed: %s", c.counts.Failed, strings.Join(reasons, ", "))
 	}
 	if due := c.counts.OldestLive; c.project.PauseReason == "" && !due.IsZero() && now.Sub(due) >= behind {
-		warn(paragraphBehind, "the task that waits longest, but for those of sweeps, is due since %s",
+		warn(paragraphBehind, "the task that waits longest, but for those of sweeps and replays, is due since %s",
 			due.UTC().Format(time.RFC3339))
 	}
 	for _, r := range c.retention {

@@ -47,49 +47,51 @@ func released() (n, latest int) {
 func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
-		"mysql/migrations/0001_mirror.sql":     "37fc831107335c8c33eb4032f64f5858bfe051cac1d2a898fa2da9ba6586ee56",
-		"mysql/migrations/0002_everything.sql": "29a1059cd455bd40f7f040ff7798790940a6718c9aada62e7ad86ff088d8ee9e",
-		"mysql/migrations/0003_groups.sql":     "94d3be53a54d5401630a5e28a79c997b847a97d0b71dcd6196d1baaa437564a3",
-		"mysql/migrations/0004_project.sql":    "55bc628cd8ae48274831a9d01c59ffae5ea0c31fb8c9a45d413bebdf733efa84",
-		"mysql/migrations/0005_queue.sql":      "79bb204c37c360495b77af3b83103b3891bd1ff4aa73c0d3e07f7687bc6cb95d",
-		"mysql/migrations/0006_lists.sql":      "7ce385f7e722879faaafd2e280c50292369e42a52ffe1f903161b93763a14e2d",
-		"mysql/migrations/0007_threads.sql":    "b6f3bd1e4047b71afd13072221130c732b0ddb8a56c851e0aa781740c148ae24",
-		"mysql/migrations/0008_odd.sql":        "f3fa1a48014b902d42cf442c77e9ad793de7476562da58b0473cb6135bf1e4d4",
-		"mysql/migrations/0010_status.sql":     "9a64e8df6293f914120771e2c5eb9c0dbc02f879e27454b3967b01178de3c610",
-		"mysql/migrations/0012_comments.sql":   "2fcbc32c792f42b5e9121410559c0491123bffa7e4c03a1cf923016b7ac85199",
-		"mysql/migrations/0013_shard.sql":      "2ad94fbed75bb097de83ed2ee4059a229f0462e06ff2993a0f1bf8d00f773b24",
-		"mysql/migrations/0016_feed.sql":       "1f857067564c0364b3a8f484884384b9dcd39a7887a4c0e1df6cd928712ce0d8",
-		"mysql/migrations/0017_stop.sql":       "47b522673abac4a8c39231ff9b3f176460a89560f04ba04ab0b950183be8e4f5",
-		"mysql/migrations/0019_audit.sql":      "a317a941e6fd4754f5a99c4dd9ddafc11687230448f1aebbbe22593f87714b62",
+		"mysql/migrations/0001_mirror.sql":       "37fc831107335c8c33eb4032f64f5858bfe051cac1d2a898fa2da9ba6586ee56",
+		"mysql/migrations/0002_everything.sql":   "29a1059cd455bd40f7f040ff7798790940a6718c9aada62e7ad86ff088d8ee9e",
+		"mysql/migrations/0003_groups.sql":       "94d3be53a54d5401630a5e28a79c997b847a97d0b71dcd6196d1baaa437564a3",
+		"mysql/migrations/0004_project.sql":      "55bc628cd8ae48274831a9d01c59ffae5ea0c31fb8c9a45d413bebdf733efa84",
+		"mysql/migrations/0005_queue.sql":        "79bb204c37c360495b77af3b83103b3891bd1ff4aa73c0d3e07f7687bc6cb95d",
+		"mysql/migrations/0006_lists.sql":        "7ce385f7e722879faaafd2e280c50292369e42a52ffe1f903161b93763a14e2d",
+		"mysql/migrations/0007_threads.sql":      "b6f3bd1e4047b71afd13072221130c732b0ddb8a56c851e0aa781740c148ae24",
+		"mysql/migrations/0008_odd.sql":          "f3fa1a48014b902d42cf442c77e9ad793de7476562da58b0473cb6135bf1e4d4",
+		"mysql/migrations/0010_status.sql":       "9a64e8df6293f914120771e2c5eb9c0dbc02f879e27454b3967b01178de3c610",
+		"mysql/migrations/0012_comments.sql":     "2fcbc32c792f42b5e9121410559c0491123bffa7e4c03a1cf923016b7ac85199",
+		"mysql/migrations/0013_shard.sql":        "2ad94fbed75bb097de83ed2ee4059a229f0462e06ff2993a0f1bf8d00f773b24",
+		"mysql/migrations/0016_feed.sql":         "1f857067564c0364b3a8f484884384b9dcd39a7887a4c0e1df6cd928712ce0d8",
+		"mysql/migrations/0017_stop.sql":         "47b522673abac4a8c39231ff9b3f176460a89560f04ba04ab0b950183be8e4f5",
+		"mysql/migrations/0019_audit.sql":        "caef21d9b496695eb24eb8ae753ef6a9b34fa90a2ddb6eaf64c6435d56feabea",
+		"mysql/migrations/0020_thread_index.sql": "cd2a29dd0cda74d80a6a828d9012135ac50ecf28880d6f7a2e53185a538c5e01",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
-		"mysql/views/liveblocks_flow_edges.sql":    "cd50aa8c426c789d38ef3bc3f11231139f2344b37929589632eec06820a1b57e",
-		"mysql/views/liveblocks_flow_nodes.sql":    "ce6c6799a7b383828c880fab3508fa5480c06d68d3c2d772ac706d76cd578e6a",
-		"mysql/views/liveblocks_active_users.sql":  "1b8158ca666280369fa3ed00a8d72be61dbaca65b5ab1db5457e7b7b8fc55636",
-		"mysql/views/liveblocks_comments.sql":      "a50ef7fd0d1d20102db2fb3c377c9d4928a932018702dc523a0c606a45772b53",
-		"mysql/views/liveblocks_group_members.sql": "b7a1debd3cfd8bc7df5690322aa4c9f9c84b8788dbc59ceb1b47a436670dd034",
-		"mysql/views/liveblocks_groups.sql":        "3baee4519355433c75c176d7229564a837c409e0cdebbffec2e6d51cb1f2ed1b",
-		"mysql/views/liveblocks_notifications.sql": "cdf08526fca8cc63714d695dcb46d169d657bdfaf8364111430199e65f5e62dd",
-		"mysql/views/liveblocks_reactions.sql":     "e09067a15d1e747d0cc6642a1926b04c5d6879798bf9fe63d89d1865d7bb58c5",
-		"mysql/views/liveblocks_rooms.sql":         "9a72e4890674c71f97da865baa1b1d5405113647505548457ca69476440ae475",
-		"mysql/views/liveblocks_threads.sql":       "813d0bfee7e7a00bbaf96b147a616dc7d2d32b2694b0922714b70ff96ee4c029",
-		"mysql/views/liveblocks_user_sessions.sql": "c3074a51d6b0f561e32899d88a5c1313fadf8853c7a5a66e2c8befd596b5df99",
-		"mysql/views/liveblocks_ydocs.sql":         "642946f4a16d440ad84d084bc4f977033a402b86019d2286eea557dba52e2cd2",
-		"postgres/migrations/0001_mirror.sql":      "59abf87a67b57ab698e5aaa2b9dc7ca57654fd09cf6338d1aa4630a65c475f4f",
-		"postgres/migrations/0002_everything.sql":  "23be6f951a82485f533842b89f561dd45c75550a0675d1c025a1fa33933e3c97",
-		"postgres/migrations/0003_groups.sql":      "2c0eac3a28aec06bf170b7d2ed8a76e17c9c658d5f9b6642937ff4cea4c85364",
-		"postgres/migrations/0004_project.sql":     "07e291a66eb9533499082b3074be0ca10181e0fd375485420a1f6fc961eb2f44",
-		"postgres/migrations/0005_queue.sql":       "35ffc2023c5d2edc56039c2d0fd2d173c45ef0ba266c954aa380a08eb4b0ce3f",
-		"postgres/migrations/0006_lists.sql":       "cc0b21cede49e9d735df3ac28e9d136987495b2632012ad8e602904ad0025aec",
-		"postgres/migrations/0007_threads.sql":     "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
-		"postgres/migrations/0008_odd.sql":         "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
-		"postgres/migrations/0010_status.sql":      "7f4d8890358e370bf541e2708464d750a1317a0825d8464543c2b21c7f5e85d7",
-		"postgres/migrations/0012_comments.sql":    "75af070693b901de4db1734d9498ec219cf66d80040844242352ea7191754116",
-		"postgres/migrations/0013_shard.sql":       "4819b6b44656c529b6b27493e58702a6031bd304aed3282a3a278eecf46d91a8",
-		"postgres/migrations/0016_feed.sql":        "6897d8b20b071ec96c3bdcb130f81fddb2b709cb828374bdec58dc557ea7205c",
-		"postgres/migrations/0017_stop.sql":        "dc45b972d2d6a93943f65c0eb3364870ec9d9413ae95f4ac0bd6f356893b8b5a",
-		"postgres/migrations/0019_audit.sql":       "6cbaa9bf5a9e4bbccd39728e1a7d10c4d32b0f3460477e42e4eaea56a172edbf",
+		"mysql/views/liveblocks_flow_edges.sql":     "cd50aa8c426c789d38ef3bc3f11231139f2344b37929589632eec06820a1b57e",
+		"mysql/views/liveblocks_flow_nodes.sql":     "ce6c6799a7b383828c880fab3508fa5480c06d68d3c2d772ac706d76cd578e6a",
+		"mysql/views/liveblocks_active_users.sql":   "1b8158ca666280369fa3ed00a8d72be61dbaca65b5ab1db5457e7b7b8fc55636",
+		"mysql/views/liveblocks_comments.sql":       "a50ef7fd0d1d20102db2fb3c377c9d4928a932018702dc523a0c606a45772b53",
+		"mysql/views/liveblocks_group_members.sql":  "b7a1debd3cfd8bc7df5690322aa4c9f9c84b8788dbc59ceb1b47a436670dd034",
+		"mysql/views/liveblocks_groups.sql":         "3baee4519355433c75c176d7229564a837c409e0cdebbffec2e6d51cb1f2ed1b",
+		"mysql/views/liveblocks_notifications.sql":  "cdf08526fca8cc63714d695dcb46d169d657bdfaf8364111430199e65f5e62dd",
+		"mysql/views/liveblocks_reactions.sql":      "e09067a15d1e747d0cc6642a1926b04c5d6879798bf9fe63d89d1865d7bb58c5",
+		"mysql/views/liveblocks_rooms.sql":          "9a72e4890674c71f97da865baa1b1d5405113647505548457ca69476440ae475",
+		"mysql/views/liveblocks_threads.sql":        "813d0bfee7e7a00bbaf96b147a616dc7d2d32b2694b0922714b70ff96ee4c029",
+		"mysql/views/liveblocks_user_sessions.sql":  "c3074a51d6b0f561e32899d88a5c1313fadf8853c7a5a66e2c8befd596b5df99",
+		"mysql/views/liveblocks_ydocs.sql":          "642946f4a16d440ad84d084bc4f977033a402b86019d2286eea557dba52e2cd2",
+		"postgres/migrations/0001_mirror.sql":       "59abf87a67b57ab698e5aaa2b9dc7ca57654fd09cf6338d1aa4630a65c475f4f",
+		"postgres/migrations/0002_everything.sql":   "23be6f951a82485f533842b89f561dd45c75550a0675d1c025a1fa33933e3c97",
+		"postgres/migrations/0003_groups.sql":       "2c0eac3a28aec06bf170b7d2ed8a76e17c9c658d5f9b6642937ff4cea4c85364",
+		"postgres/migrations/0004_project.sql":      "07e291a66eb9533499082b3074be0ca10181e0fd375485420a1f6fc961eb2f44",
+		"postgres/migrations/0005_queue.sql":        "35ffc2023c5d2edc56039c2d0fd2d173c45ef0ba266c954aa380a08eb4b0ce3f",
+		"postgres/migrations/0006_lists.sql":        "cc0b21cede49e9d735df3ac28e9d136987495b2632012ad8e602904ad0025aec",
+		"postgres/migrations/0007_threads.sql":      "267f5260a0f050601e1b1229e2b500cd7b3a1f66033ee074d02c9931caeff2b4",
+		"postgres/migrations/0008_odd.sql":          "53ec69f9df546d2ca64baa6b0440665b25742a7e06bb4484929c0d26121bc168",
+		"postgres/migrations/0010_status.sql":       "7f4d8890358e370bf541e2708464d750a1317a0825d8464543c2b21c7f5e85d7",
+		"postgres/migrations/0012_comments.sql":     "75af070693b901de4db1734d9498ec219cf66d80040844242352ea7191754116",
+		"postgres/migrations/0013_shard.sql":        "4819b6b44656c529b6b27493e58702a6031bd304aed3282a3a278eecf46d91a8",
+		"postgres/migrations/0016_feed.sql":         "6897d8b20b071ec96c3bdcb130f81fddb2b709cb828374bdec58dc557ea7205c",
+		"postgres/migrations/0017_stop.sql":         "dc45b972d2d6a93943f65c0eb3364870ec9d9413ae95f4ac0bd6f356893b8b5a",
+		"postgres/migrations/0019_audit.sql":        "08099daaab42585f4a7cd682ffafea5039c6754abbd440a08df3eb751066649f",
+		"postgres/migrations/0020_thread_index.sql": "aeb6aba63ad6bfdd24e2bf4b1dcd80fd54b44fa4c054c2220cc46fd07d9e6ccb",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
@@ -568,6 +570,57 @@ func TestEventsMoveToTheirRooms(t *testing.T) {
 		if n := value[int](t, db, "select count(*) from mirror_sweep"); n != len(sweeps) {
 			t.Fatalf("there are %d sweeps; want %d", n, len(sweeps))
 		}
+	})
+}
+
+// While somebody reads a table for long, such as a dump does, a migration that needs the
+// table for itself lets others write to it, and is done when the reader has ended.
+func TestMigrateHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Empty(t)
+		db := e.Connect(t, url)
+		migrate(t, url)
+		drop := "drop index mirror_event_by_thread"
+		if e == dbtest.MySQL {
+			drop += " on mirror_event"
+		}
+		for _, query := range []string{
+			drop, "alter table mirror_event drop column thread_id", "alter table mirror_event drop column secret_sha",
+			"delete from mirror_schema_version where version_id >= 19",
+		} {
+			mustExec(t, db, query)
+		}
+		reader, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatalf("BeginTx = %v", err)
+		}
+		defer func() { _ = reader.Rollback() }() // it has been, unless the test has failed
+		var n int
+		if err := reader.QueryRowContext(t.Context(), "select count(*) from mirror_event").Scan(&n); err != nil {
+			t.Fatalf("count events = %v", err)
+		}
+		log := new(journal)
+		done := make(chan error, 1)
+		go func() { done <- engine.Migrate(t.Context(), url, log.logger()) }()
+		patience := time.After(time.Minute)
+		for !strings.Contains(log.String(), "a migration waits") {
+			select {
+			case <-patience:
+				t.Fatalf("Migrate beside a reader said %q; want it to give way to others, and say that it waits", log.String())
+			case err := <-done:
+				t.Fatalf("Migrate = %v beside a reader, having said %q; want it to wait", err, log.String())
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		mustExec(t, db, "delete from mirror_event where project_id = 'none'") // as a webhook, it needs the table
+		if err := reader.Rollback(); err != nil {
+			t.Fatalf("Rollback = %v", err)
+		}
+		if err := <-done; err != nil {
+			t.Fatalf("Migrate = %v", err)
+		}
+		value[int](t, db, "select count(*) from mirror_event where thread_id <> '' and secret_sha <> ''")
 	})
 }
 

@@ -82,7 +82,13 @@ func (r repeating) Connect(ctx context.Context) (driver.Conn, error) {
 		if err != nil && number(err) == 0 { // a server that refuses it has a limit of its own
 			return nil, connectError{errors.Join(err, conn.Close())}
 		}
-		if l := layout(r.layout.Load()); l == oneShard || l == manyShards {
+		if l := layout(r.layout.Load()); l != oneShard && l != manyShards {
+			// Vitess has its own way to alter tables.
+			_, err = s.ExecContext(ctx, fmt.Sprintf("set session lock_wait_timeout = %d", move.LockWait/time.Second), nil)
+			if err != nil && number(err) == 0 {
+				return nil, connectError{errors.Join(err, conn.Close())}
+			}
+		} else {
 			// A statement of a migration may write to all shards, even where nothing else may:
 			// each can be run again.
 			_, err = s.ExecContext(ctx, "set transaction_mode = 'multi'", nil)
@@ -143,15 +149,8 @@ func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err := mover.Run(ctx, db, locker, schemaVersion, log); err != nil {
 		return err
 	}
-	for { // one by one, so that the log tells how far it is
-		m, err := provider.UpByOne(ctx)
-		if errors.Is(err, goose.ErrNoNextVersion) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		log.InfoContext(ctx, "migration applied", slog.Int64("version", m.Source.Version), slog.Duration("took", m.Duration))
+	if err := move.Up(ctx, provider, func(err error) bool { return number(err) == 1205 }, log); err != nil {
+		return err
 	}
 	// Also one starter at a time: on Galera, a view that one creates can stop another that
 	// looks for it, and both for ever.

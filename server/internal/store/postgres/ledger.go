@@ -86,7 +86,7 @@ func (s *Store) accept(ctx context.Context, batch []mirror.Delivery, wait time.D
 func locked(err error) error {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
-	case !ok || pg.Code != "55P03":
+	case !ok || pg.Code != lockedCode:
 		return nil
 	case strings.Contains(pg.Where, "mirror_event") || strings.Contains(pg.Where, "mirror_unfolded_event"):
 		return store.ErrEventLocked

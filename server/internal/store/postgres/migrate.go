@@ -121,15 +121,8 @@ func Migrate(ctx context.Context, url string, log *slog.Logger, expected ...stri
 	if err := mover.Run(ctx, db, locker, schemaVersion, log); err != nil {
 		return fmt.Errorf("migrate: %w", migrateHint(err))
 	}
-	for { // one by one, so that the log tells how far it is
-		m, err := provider.UpByOne(ctx)
-		if errors.Is(err, goose.ErrNoNextVersion) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("migrate: %w", migrateHint(err))
-		}
-		log.InfoContext(ctx, "migration applied", slog.Int64("version", m.Source.Version), slog.Duration("took", m.Duration))
+	if err := move.Up(ctx, provider, func(err error) bool { return isCode(err, lockedCode) }, log); err != nil {
+		return fmt.Errorf("migrate: %w", migrateHint(err))
 	}
 	return connected(func(conn *pgx.Conn) error {
 		if err := prepare(ctx, conn); err != nil {

@@ -29,6 +29,9 @@ const readOnlyCode = "25006"
 // startingCode is the answer to a connection while the server starts or recovers.
 const startingCode = "57P03"
 
+// lockedCode is the error of a statement that waited too long for a lock.
+const lockedCode = "55P03"
+
 // sessions are the open sessions of all pools.
 type sessions struct {
 	mu    sync.Mutex

@@ -30,6 +30,7 @@ var sweepCases = []testCase{
 	{"retry lifts out of the background", backgroundRetry},
 	{"room wakes others as urgent as it is", backgroundWoken},
 	{"background is counted", backgroundCounts},
+	{"sweep is no task that waits", sweepCounts},
 	{"background is over when the work is done", backgroundDone},
 	{"unlisted counts as a delete event", unlisted},
 	{"request of 500", requestBulk},
@@ -569,7 +570,21 @@ func backgroundCounts(e *env) {
 		Pending: 3, Background: 2, BackgroundRooms: 1, Failed: 1, OldestDue: first, OldestLive: live,
 	})
 	e.raise(storageOf("d").RoomResource())
-	want("with a room wanted at once", store.Counts{Pending: 3, Background: 1, Failed: 1, OldestDue: first, OldestLive: live})
+	want("with a room wanted at once", store.Counts{
+		Pending: 3, Background: 1, Failed: 1, OldestDue: first, OldestLive: live,
+	})
+}
+
+func sweepCounts(e *env) {
+	e.plan("sweep", true)
+	want := store.Counts{Pending: 1, OldestDue: e.now}
+	got, err := e.Counts(e.ctx(), project)
+	e.must("Counts", err)
+	e.want("Counts with a sweep that is due", got, want)
+	e.claim(sweepOf(project))
+	got, err = e.Counts(e.ctx(), project)
+	e.must("Counts", err)
+	e.want("Counts with a sweep that runs", got, want)
 }
 
 func backgroundDone(e *env) {

@@ -1,4 +1,5 @@
-// Package move brings rows that older versions wrote to where this version looks for them.
+// Package move applies migrations, and brings rows that older versions wrote to where this
+// version looks for them.
 package move
 
 import (

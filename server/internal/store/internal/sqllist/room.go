@@ -334,7 +334,7 @@ func (r *Reader) Counts(ctx context.Context, project mirror.ProjectID) (store.Co
 	// Of a missing partial index MySQL needs to be told that a lane is one of two.
 	s := r.query(`select count(*), coalesce(sum(case when s.background then 1 else 0 end), 0),
     coalesce(sum(case when s.background and s.kind = `+literal(mirror.KindRoom)+` then 1 else 0 end), 0), min(s.due_time),
-    min(case when s.background then null else s.due_time end),
+    min(case when s.background or s.kind = `+literal(mirror.KindSweep)+` then null else s.due_time end),
     (select count(*) from mirror_resource_state f where f.project_id = ? and f.fail_time is not null)
 from mirror_resource_state s`+r.by("mirror_resource_state_by_due"), project).
 		where("s.project_id = ? and s.background in (false, true) and s.due_time is not null", project)
