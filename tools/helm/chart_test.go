@@ -529,3 +529,19 @@ func TestLongNames(t *testing.T) {
 		}
 	}
 }
+
+// Prometheus believes the certificate of the service by the authority in its Secret, or by that of
+// another one, or by those that it knows.
+func TestMonitorKnowsTheAuthority(t *testing.T) {
+	const text = least + "\nserviceMonitor: {enabled: true, authorization: {secretName: m, key: k}}\n"
+	for values, want := range map[string]*core.SecretKeySelector{
+		"{secretName: t}":                  {LocalObjectReference: core.LocalObjectReference{Name: "t"}, Key: "ca.crt"},
+		"{secretName: t, caKey: root.pem}": {LocalObjectReference: core.LocalObjectReference{Name: "t"}, Key: "root.pem"},
+		"{secretName: t, caKey: \"\"}":     nil,
+	} {
+		monitor := render(t, "mine", text+"tls: "+values)["ServiceMonitor"].(*monitoring.ServiceMonitor)
+		if got := monitor.Spec.Endpoints[0].TLSConfig.CA.Secret; !reflect.DeepEqual(got, want) {
+			t.Errorf("tls: %s: the authority is %v; want %v", values, got, want)
+		}
+	}
+}
