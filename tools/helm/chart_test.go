@@ -545,3 +545,30 @@ func TestMonitorKnowsTheAuthority(t *testing.T) {
 		}
 	}
 }
+
+// The notes print a command that works: to the right port, with TLS if the service has it, and with a
+// credential.
+func TestNotes(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"least": {least, "-c mirror -- /liveblocks-mirror status --server 127.0.0.1:9090\n"},
+		"other port": {
+			least + "\nservice: {ports: {grpc: 9999}}", "-c mirror -- /liveblocks-mirror status --server 127.0.0.1:9999\n",
+		},
+		"TLS": {
+			least + "\ntls: {secretName: t}",
+			"--server https://mine-liveblocks-mirror.docs.svc:9090 --server-ca /etc/liveblocks-mirror/tls/ca.crt\n",
+		},
+		"public certificate": {
+			least + "\ntls: {secretName: t, caKey: \"\"}", "--server https://mine-liveblocks-mirror.docs.svc:9090\n",
+		},
+		"keys only": {
+			"secret: {name: m, settings: [DATABASE_URL], files: {MIRROR_KEYS_FILE: keys.yaml}}",
+			"--server 127.0.0.1:9090 --api-token TOKEN\n",
+		},
+	} {
+		notes := manifests(t, "mine", c.text)["NOTES.txt"]
+		if !strings.Contains(notes+"\n", c.want) {
+			t.Errorf("%s: the notes are\n%s\nwant %s", name, notes, c.want)
+		}
+	}
+}
