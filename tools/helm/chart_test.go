@@ -37,7 +37,12 @@ secret:
   name: mirror
   settings: [DATABASE_URL, DATABASE_DIRECT_URL]
   files: {MIRROR_PROJECTS_FILE: projects.yaml, MIRROR_KEYS_FILE: keys.yaml}
-env: {MIRROR_DATABASE_SCHEMA: liveblocks, MIRROR_DATABASE_POOLED: true, MIRROR_OWNER_ROLE: owner, MIRROR_WORKERS: 4, MIRROR_ACK: synced}
+env:
+  MIRROR_DATABASE_SCHEMA: liveblocks
+  MIRROR_DATABASE_POOLED: true
+  MIRROR_OWNER_ROLE: owner
+  MIRROR_WORKERS: 4
+  MIRROR_ACK: synced
 migrate: {databaseURLKey: OWNER_URL}
 imagePullSecrets: [{name: registry}]
 tls: {secretName: mirror-tls}
