@@ -579,3 +579,55 @@ func TestFeedReset(t *testing.T) {
 		}
 	})
 }
+
+// Each command on the database prints one result as JSON: what it has done, also before an
+// error, and whether that is all.
+func TestDatabaseCommandsPrintJSON(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		env := map[string]string{"DATABASE_URL": e.Empty(t), "MIRROR_PROJECT_ID": "default", "MIRROR_LOG_LEVEL": "error"}
+		db := e.Connect(t, env["DATABASE_URL"])
+		check := func(code int, args string, want map[string]any) {
+			t.Helper()
+			got := command(t, env, append(strings.Fields(args), "--json")...)
+			var printed map[string]any
+			if err := json.Unmarshal([]byte(got.stdout), &printed); err != nil || got.code != code {
+				t.Errorf("%s = %+v, %v; want JSON and exit code %d", args, got, err, code)
+			}
+			if diff := cmp.Diff(want, printed); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", args, diff)
+			}
+		}
+		purged := func(rows float64, purged, complete bool) map[string]any {
+			return map[string]any{"project": "gone", "rows": rows, "purged": purged, "complete": complete}
+		}
+		rooms := map[string]any{"project": "default", "rooms": 0.0, "rows": 0.0, "purged": false, "complete": true}
+
+		check(0, "migrate", map[string]any{"migrated": true})
+		check(0, "feed reset", map[string]any{"feeds": 0.0, "reset": false})
+		check(0, "feed reset --yes", map[string]any{"feeds": 0.0, "reset": true})
+		check(0, "purge rooms --deleted-before 0s", rooms)
+		rooms["purged"] = true
+		check(0, "purge rooms --deleted-before 0s --yes", rooms)
+		group := func() {
+			_, err := db.Exec(t.Context(), "insert into mirror_group (bucket, project_id, group_id, organization_id, "+
+				"source_json, content_sha256) values (3, 'gone', 'a', '', ?, ?)", []byte("{}"), []byte{})
+			must(t, err)
+		}
+		_, err := db.Exec(t.Context(), "insert into mirror_project (project_id, liveblocks_project_id, pause_reason) "+
+			"values ('gone', '', '')")
+		must(t, err)
+		group()
+		check(0, "projects list", map[string]any{"projects": []any{
+			map[string]any{"project": "default", "configured": true, "stored": false},
+			map[string]any{"project": "gone", "configured": false, "stored": true},
+		}})
+		check(0, "projects purge gone", purged(1, false, true))
+		check(0, "projects purge gone --yes", purged(1, true, true))
+		group()
+		_, err = db.Exec(t.Context(), "drop table mirror_unannounced") // the last step of a purge needs it
+		must(t, err)
+		check(1, "projects purge gone --yes", purged(1, true, false))
+		check(1, "projects purge gone --yes", purged(0, true, false))
+	})
+}

@@ -42,9 +42,13 @@ const again = "nothing was changed; run it again with --yes to delete them for g
 // PurgedRooms is what deleted rooms had left, or still have.
 type PurgedRooms struct {
 	Project string `json:"project"`
-	Rooms   int    `json:"rooms"`
-	Rows    int64  `json:"rows"`
-	Purged  bool   `json:"purged"`
+	// Rooms and Rows are those that were purged or counted.
+	Rooms int   `json:"rooms"`
+	Rows  int64 `json:"rows"`
+	// Purged means that they were purged, not only counted.
+	Purged bool `json:"purged"`
+	// Complete means that they are all.
+	Complete bool `json:"complete"`
 
 	before time.Duration
 }
@@ -52,7 +56,10 @@ type PurgedRooms struct {
 // Say writes it for people.
 func (r PurgedRooms) Say(w io.Writer) {
 	verb, hint := "purged", ""
-	if !r.Purged {
+	switch {
+	case !r.Complete && (r.Rows == 0 || !r.Purged):
+		return // the error says it all
+	case !r.Purged:
 		if verb = "there are"; r.Rows > 0 {
 			hint = again
 		}
@@ -72,29 +79,26 @@ func PurgeRooms(ctx context.Context, cfg config.Database, p Purge, log *slog.Log
 	if db.readOnly && p.Delete {
 		return nil, errors.New("the database takes no writes; check that DATABASE_URL leads to the primary")
 	}
-	rooms, rows, err := purge(ctx, db.store, p, time.Now())
-	if err != nil && rows == 0 {
-		return nil, err
-	}
-	return PurgedRooms{p.Project, rooms, rows, p.Delete, p.DeletedBefore}, err
+	return purge(ctx, db.store, p, time.Now())
 }
 
-// purge purges or counts, and returns how many rooms have left something, and how many
-// rows.
-func purge(ctx context.Context, s store.Purge, p Purge, now time.Time) (rooms int, rows int64, err error) {
+// purge purges or counts.
+func purge(ctx context.Context, s store.Purge, p Purge, now time.Time) (PurgedRooms, error) {
+	done := PurgedRooms{Project: p.Project, Purged: p.Delete, before: p.DeletedBefore}
 	project, before := mirror.ProjectID(p.Project), now.Add(-p.DeletedBefore)
 	for after := mirror.RoomID(""); ; {
 		ids, err := s.DeletedRooms(ctx, project, before, after, purgeRooms)
 		if err != nil || len(ids) == 0 {
-			return rooms, rows, err
+			done.Complete = err == nil
+			return done, err
 		}
 		for _, id := range ids {
 			n, err := purgeRoom(ctx, s, mirror.Resource{Project: project, Room: id, Kind: mirror.KindRoom}, before, p.Delete)
-			if rows += n; n > 0 {
-				rooms++
+			if done.Rows += n; n > 0 {
+				done.Rooms++
 			}
 			if err != nil {
-				return rooms, rows, err
+				return done, err
 			}
 		}
 		after = ids[len(ids)-1]
@@ -177,13 +181,17 @@ func removed(stored, configured []mirror.ProjectID) []mirror.ProjectID {
 // PurgedProject is what a removed project had left, or still has.
 type PurgedProject struct {
 	Project string `json:"project"`
-	Rows    int64  `json:"rows"`
-	Purged  bool   `json:"purged"`
+	// Rows are those that were purged or counted.
+	Rows int64 `json:"rows"`
+	// Purged means that they were purged, not only counted.
+	Purged bool `json:"purged"`
+	// Complete means that they are all, and that the project is gone if they were purged.
+	Complete bool `json:"complete"`
 }
 
 // Say writes it for people, whom the progress has told of a purge.
 func (p PurgedProject) Say(w io.Writer) {
-	if !p.Purged {
+	if p.Complete && !p.Purged {
 		_, _ = fmt.Fprintf(w, "there are %d rows of project %s\n%s", p.Rows, p.Project, again)
 	}
 }
@@ -206,31 +214,32 @@ func PurgeProject(ctx context.Context, cfg config.Database, configured []mirror.
 	if db.readOnly && remove {
 		return nil, errors.New("the database takes no writes; check that DATABASE_URL leads to the primary")
 	}
-	all, err := remains(ctx, db.store, id)
-	if err == nil && remove {
-		err = purgeProject(ctx, db.store, id, all, progress)
+	rows, err := remains(ctx, db.store, id)
+	if remove {
+		all := rows
+		if rows = 0; err == nil {
+			rows, err = purgeProject(ctx, db.store, id, all, progress)
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return PurgedProject{project, all, remove}, nil
+	return PurgedProject{project, rows, remove, err == nil}, err
 }
 
 // purgeSteps is how often a purge tells its progress.
 const purgeSteps = 8
 
-func purgeProject(ctx context.Context, s store.Purge, id mirror.ProjectID, all int64, out io.Writer) error {
-	purged := int64(0)
+// purgeProject returns how many rows it has purged, also with an error.
+func purgeProject(ctx context.Context, s store.Purge, id mirror.ProjectID, all int64, out io.Writer) (
+	purged int64, err error,
+) {
 	for bucket := range int16(mirror.Buckets) {
 		for n := purgeRows; n == purgeRows; purged += int64(n) {
-			var err error
 			if n, err = s.PurgeProject(ctx, id, bucket, purgeRows); err != nil {
-				return fmt.Errorf("%d of %d rows are purged; run it again to go on: %w", purged, all, err)
+				return purged, fmt.Errorf("%d of %d rows are purged; run it again to go on: %w", purged, all, err)
 			}
 		}
 		if (bucket+1)%(mirror.Buckets/purgeSteps) == 0 {
 			if _, err := fmt.Fprintf(out, "purged %d of %d rows of project %s\n", purged, all, id); err != nil {
-				return err
+				return purged, err
 			}
 		}
 	}
@@ -238,12 +247,12 @@ func purgeProject(ctx context.Context, s store.Purge, id mirror.ProjectID, all i
 	left, err := remains(ctx, s, id)
 	switch {
 	case err != nil:
-		return err
+		return purged, err
 	case left > 0:
-		return fmt.Errorf("%d rows of project %s have come meanwhile: a service still has it in its settings; restart that "+
-			"without it, and run the purge again", left, id)
+		return purged, fmt.Errorf("%d rows of project %s have come meanwhile: a service still has it in its settings; "+
+			"restart that without it, and run the purge again", left, id)
 	}
-	return s.ForgetProject(ctx, id)
+	return purged, s.ForgetProject(ctx, id)
 }
 
 // remains counts the rows that a purge of the project would delete.

@@ -15,7 +15,8 @@ import (
 // healthTimeout bounds a health check. Docker's own limit is 30 seconds.
 const healthTimeout = 5 * time.Second
 
-// Healthcheck fails unless a service answers that it works. It needs no credential.
+// Healthcheck fails unless a service answers that it works. It needs no credential. As JSON
+// it also prints that nothing works.
 func Healthcheck(ctx context.Context, cfg config.Client, format Format, out io.Writer) error {
 	s, err := dial(cfg)
 	if err != nil {
@@ -27,12 +28,16 @@ func Healthcheck(ctx context.Context, cfg config.Client, format Format, out io.W
 	answer, err := grpc_health_v1.NewHealthClient(s.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 	switch {
 	case err != nil:
-		return s.explain(err)
+		err = s.explain(err)
 	case answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING:
-		return errors.New("the service runs, but does not work now: its database is away or takes no writes; see its log")
+		err = errors.New("the service runs, but does not work now: its database is away or takes no writes; see its log")
 	}
 	works := struct {
 		Works bool `json:"works"`
-	}{true}
-	return format.Print(out, works, func(w io.Writer) { _, _ = fmt.Fprintln(w, "The service works.") })
+	}{err == nil}
+	return errors.Join(err, format.Print(out, works, func(w io.Writer) {
+		if works.Works {
+			_, _ = fmt.Fprintln(w, "The service works.")
+		}
+	}))
 }
