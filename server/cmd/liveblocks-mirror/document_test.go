@@ -38,6 +38,16 @@ func TestEveryCommandPrintsJSON(t *testing.T) {
 	}
 }
 
+// What is printed as SQL or as a VSchema is no JSON.
+func TestMigratePrintsNoSQLAsJSON(t *testing.T) {
+	t.Setenv("DATABASE_URL", "postgres://mirror@127.0.0.1:1/mirror")
+	for _, flag := range []string{"--print-sql", "--print-grants", "--print-vschema"} {
+		if code := run(t.Context(), []string{"migrate", flag, "--json"}); code != exitUsage {
+			t.Errorf("migrate %s --json = %d; want %d", flag, code, exitUsage)
+		}
+	}
+}
+
 // document describes the commands. The settings of the service are in a document of their
 // own.
 func document(app *kong.Node) string {

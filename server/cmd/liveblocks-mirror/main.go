@@ -94,7 +94,13 @@ type migrateCmd struct {
 }
 
 // Validate checks the settings.
-func (c *migrateCmd) Validate() error { return cmp.Or(c.Database.Validate(), c.Roles.Validate()) }
+func (c *migrateCmd) Validate() error {
+	if c.JSON && (c.PrintSQL || c.PrintGrants || c.PrintVSchema) {
+		return &config.Error{Setting: "--json", Problem: "cannot be combined with --print-sql, --print-grants or " +
+			"--print-vschema, which print what a database reads; leave it out"}
+	}
+	return cmp.Or(c.Database.Validate(), c.Roles.Validate())
+}
 
 func (c *migrateCmd) Run(ctx context.Context) error {
 	switch {
