@@ -341,20 +341,69 @@ type lifetime struct {
 	// floor is what was held then; it is nil at the beginning.
 	floor map[resource]int64
 	seen  map[change]bool
-	// last is the revision of a room that was seen last.
-	last map[string]int64
+	// first and last are the revisions of a room that were seen first and last.
+	first, last map[string]int64
 }
 
 func newLifetime(floor map[resource]int64) *lifetime {
-	return &lifetime{floor: floor, seen: make(map[change]bool), last: make(map[string]int64)}
+	return &lifetime{
+		floor: floor, seen: make(map[change]bool), first: make(map[string]int64), last: make(map[string]int64),
+	}
+}
+
+// see takes a change of the feed.
+func (l *lifetime) see(c change) {
+	if l.last[c.room] == 0 {
+		l.first[c.room] = c.revision
+	}
+	l.last[c.room], l.seen[c] = c.revision, true
 }
 
 // misses returns whether a change that was stored should have been seen and was not. An
 // earlier life has ended somewhere; in order within a room there was no gap before that.
 func (l *lifetime) misses(c change, latest bool) bool {
 	floor, ok := l.floor[resource{c.room, c.kind}]
-	// What was not there when all was read says nothing about what came before.
+	// What was not there when all was read says nothing about what came before, but where the
+	// watcher began, the feed has all that comes after what it gave first.
+	if first, begun := l.first[c.room]; !ok && l.floor != nil && begun {
+		floor, ok = first, true
+	}
 	return (ok || l.floor == nil) && c.revision > floor && (latest || c.revision <= l.last[c.room]) && !l.seen[c]
+}
+
+// The check of the walk knows each gap in what a watcher saw.
+func TestMissedChanges(t *testing.T) {
+	t.Parallel()
+	const storage = mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE
+	read := map[resource]int64{{"held", storage}: 4}
+	for _, c := range []struct {
+		name    string
+		floor   map[resource]int64
+		seen    []int64
+		room    string
+		missing int64
+		latest  bool
+		want    bool
+	}{
+		{"before the first, from the beginning", nil, []int64{5}, "new", 4, false, true},
+		{"after the last of an earlier life", nil, []int64{5}, "new", 6, false, false},
+		{"after the last of the latest life", nil, []int64{5}, "new", 6, true, true},
+		{"already read", read, []int64{5}, "held", 4, true, false},
+		{"after what was read, before the first", read, []int64{6}, "held", 5, true, true},
+		{"perhaps before all was read", read, []int64{6}, "new", 5, true, false},
+		{"never seen, perhaps before all was read", read, nil, "new", 5, true, false},
+		{"between two, not there when all was read", read, []int64{6, 8}, "new", 7, false, true},
+		{"after the last, not there when all was read", read, []int64{6, 8}, "new", 9, true, true},
+		{"after the last of an earlier life, not there when all was read", read, []int64{6, 8}, "new", 9, false, false},
+	} {
+		l := newLifetime(c.floor)
+		for _, revision := range c.seen {
+			l.see(change{c.room, revision, storage})
+		}
+		if got := l.misses(change{c.room, c.missing, storage}, c.latest); got != c.want {
+			t.Errorf("%s: misses = %t; want %t", c.name, got, c.want)
+		}
+	}
 }
 
 // errForgets makes a watcher begin as a new one would.
@@ -436,8 +485,7 @@ func (w *watcher) handle(ctx context.Context, response *mirrorv1.WatchChangesRes
 		if last := now.last[c.GetRoomId()]; c.GetRevision() <= last {
 			w.t.Errorf("a watcher saw %v after revision %d", c, last)
 		}
-		now.last[c.GetRoomId()] = c.GetRevision()
-		now.seen[change{c.GetRoomId(), c.GetRevision(), c.GetKind()}] = true
+		now.see(change{c.GetRoomId(), c.GetRevision(), c.GetKind()})
 		w.apply(c)
 	}
 	if !w.dozes && w.rng.IntN(10) == 0 {
