@@ -77,9 +77,30 @@ func TestEveryCallOfTheDocuments(t *testing.T) {
 		post("/v1/admin/project:pause", `{"reason":"a test"}`)
 		tell(t, s, fake.StorageUpdated, "plan")
 	}
-	prepare := map[string]func(){"RetryTask": pending, "DiscardTask": pending}
 	restore := func() { post("/v1/admin/project:resume", "") }
+	prepare := map[string]func(){
+		"RetryTask": pending, "DiscardTask": pending,
+		"PauseProject": restore, "ResumeProject": func() { post("/v1/admin/project:pause", `{"reason":"a test"}`) },
+		"PinProject":   func() { post("/v1/admin/project:unpin", "") },
+		"UnpinProject": func() { post("/v1/admin/project:pin", `{"liveblocksProjectId":"`+harness.LiveblocksProject+`"}`) },
+	}
 	tidy := map[string]func(){"RetryTask": restore, "DiscardTask": restore, "PauseProject": restore}
+	// part is what a pattern finds in what the service says.
+	part := func(path, pattern string) func() string {
+		return func() string {
+			t.Helper()
+			got := send(t, http.MethodGet, s.URL(path), bearer(token), nil)
+			return string(regexp.MustCompile(pattern).Find(got.body))
+		}
+	}
+	// Each of these calls changes what the service says here.
+	changes := map[string]func() string{
+		"RequestSync":  part("/v1/admin/tasks/AQACAARwbGFu", `"generation":"?\d+`),
+		"PauseProject": part("/v1/admin/status", `"pauseReason":"[^"]+`),
+	}
+	changes["ResumeProject"] = changes["PauseProject"]
+	changes["PinProject"] = part("/v1/admin/status", `"liveblocksProjectId":"[^"]+`)
+	changes["UnpinProject"] = changes["PinProject"]
 	// Each matches the answers to all three lines: as JSON with the names of protobuf, as that of
 	// the HTTP API, and as a text.
 	wants := map[string]string{
@@ -113,6 +134,10 @@ func TestEveryCallOfTheDocuments(t *testing.T) {
 			if prepare[call.name] != nil {
 				prepare[call.name]()
 			}
+			before := ""
+			if changes[call.name] != nil {
+				before = changes[call.name]()
+			}
 			script := strings.Join(append(append([]string{prelude}, call.before...), line), "\n")
 			cmd := exec.CommandContext(t.Context(), "bash", "-c", script)
 			cmd.Env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"), "MIRROR_SERVER="+s.GRPCAddr,
@@ -127,6 +152,9 @@ func TestEveryCallOfTheDocuments(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			if err != nil || !want.Match(out) || strings.Contains(string(out), `"error":`) { // that of a stream
 				t.Errorf("%s: %v, want %s in\n%s", line, err, want, out)
+			}
+			if changes[call.name] != nil && changes[call.name]() == before {
+				t.Errorf("%s has not changed %q", line, before)
 			}
 		}
 		if tidy[call.name] != nil {
