@@ -39,16 +39,21 @@ type Config struct {
 	// handles a response keeps its token itself, such as in one transaction with what it
 	// makes of the changes, and Request starts from that token.
 	Store Store
+	// Snapshot begins with all that is mirrored if there is no start, and again if the service
+	// no longer accepts the token: between SnapshotBegin and SnapshotEnd, the handler gets what
+	// is there as SnapshotItems, then the changes since. If it is not set and Anew is nil, such
+	// a token ends Run; see [TokenGone].
+	Snapshot bool
 	// Anew, if not nil, reads all that the caller wants to hold. Run calls it if there is no
 	// start, before it handles the first response, and if the service no longer accepts the
-	// token, because changes behind it were trimmed, say. No change is missed meanwhile. If it
-	// is nil, such a token ends Run; see [TokenGone].
+	// token, because changes behind it were trimmed, say. No change is missed meanwhile. It
+	// takes the place of Snapshot for those who read by other ways.
 	Anew func(ctx context.Context) error
 	// Failed, if not nil, is told why a stream broke that Run opens again.
 	Failed func(err error)
 }
 
-// Handler handles a response: changes, or that there are none. When it returns nil, the
+// Handler handles a response: changes, a part of a snapshot, or that there is nothing. When it returns nil, the
 // response counts as handled, and its token is kept.
 type Handler func(ctx context.Context, response *mirrorv1.WatchChangesResponse) error
 
@@ -71,7 +76,12 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 			f.startFrom(token)
 		}
 	}
-	f.anew = cfg.Anew != nil && f.request.GetStart() == nil
+	if cfg.Snapshot && cfg.Anew != nil {
+		return errors.New("follow: Snapshot and Anew are two ways to begin; set one of them")
+	}
+	if f.request.GetStart() == nil {
+		f.begin()
+	}
 	for failures := 0; ; {
 		begun := time.Now()
 		got, err := f.watch(ctx)
@@ -90,8 +100,8 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 			}
 			failures = 1 // unless the next one does better
 			continue
-		case TokenGone(err) && cfg.Anew != nil:
-			f.request.Start, f.anew = nil, true
+		case TokenGone(err) && (cfg.Anew != nil || cfg.Snapshot):
+			f.begin()
 		case final(err):
 			return err
 		}
@@ -170,8 +180,17 @@ type follower struct {
 	request *mirrorv1.WatchChangesRequest
 	// anew means that Anew comes before the next response is handled.
 	anew bool
-	// moved means that the last stream has brought changes, or that Anew has read all.
+	// moved means that the last stream has brought changes or a part of a snapshot, or that
+	// Anew has read all.
 	moved bool
+}
+
+// begin begins without a token.
+func (f *follower) begin() {
+	f.request.Start, f.anew = nil, f.Anew != nil
+	if f.Snapshot {
+		f.request.Start = &mirrorv1.WatchChangesRequest_Position{Position: mirrorv1.ChangeStart_CHANGE_START_SNAPSHOT}
+	}
 }
 
 func (f *follower) startFrom(token string) {
@@ -218,7 +237,7 @@ func (f *follower) watch(ctx context.Context) (got bool, err error) {
 		if err := f.handled(ctx, response); err != nil {
 			return got, &ownError{err}
 		}
-		f.moved = f.moved || response.GetChanges() != nil
+		f.moved = f.moved || response.GetProgress() == nil
 		dead.Reset(patience)
 	}
 }

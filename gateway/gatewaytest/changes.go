@@ -16,6 +16,7 @@ import (
 var changeCases = []testCase{
 	{"ChangesAreEvents", changesAreEvents},
 	{"ChangesAreLines", changesAreLines},
+	{"SnapshotsAreEvents", snapshotsAreEvents},
 	{"ChangesFail", changesFail},
 	{"ChangesStartWhereARequestSays", changesStart},
 	{"ChangesEndWithTheirReader", changesEndWithReader},
@@ -59,6 +60,36 @@ func changesAreEvents(t *testing.T, dial Dial) {
 		if got := a.header.Get(name); got != want {
 			t.Errorf("%s = %q; want %q", name, got, want)
 		}
+	}
+}
+
+// Each part of a snapshot is an event of its own kind.
+func snapshotsAreEvents(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	r.onWatch(func(req *mirrorv1.WatchChangesRequest, stream watchStream) error {
+		if req.GetPosition() != mirrorv1.ChangeStart_CHANGE_START_SNAPSHOT {
+			t.Errorf("position = %v; want a snapshot", req.GetPosition())
+		}
+		for _, m := range []*mirrorv1.WatchChangesResponse{
+			{Token: "s1", Event: &mirrorv1.WatchChangesResponse_SnapshotBegin{SnapshotBegin: &mirrorv1.SnapshotBegin{}}},
+			{Token: "s2", Event: &mirrorv1.WatchChangesResponse_SnapshotItems{SnapshotItems: &mirrorv1.SnapshotItems{
+				Items: []*mirrorv1.Change{{RoomId: "a\nb", Kind: mirrorv1.ResourceKind_RESOURCE_KIND_THREAD, Revision: 7}},
+			}}},
+			{Token: "s3", Event: &mirrorv1.WatchChangesResponse_SnapshotEnd{SnapshotEnd: &mirrorv1.SnapshotEnd{}}},
+		} {
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	a := r.get(t, watchPath+"?position=snapshot", "Accept", "text/event-stream")
+	want := "retry: 3000\n\n" +
+		"id: s1\nevent: snapshot_begin\ndata: {\"token\":\"s1\",\"snapshotBegin\":{}}\n\n" +
+		"id: s2\nevent: snapshot_items\ndata: {\"token\":\"s2\",\"snapshotItems\":{\"items\":[" + theChange + "]}}\n\n" +
+		"id: s3\nevent: snapshot_end\ndata: {\"token\":\"s3\",\"snapshotEnd\":{}}\n\n"
+	if diff := cmp.Diff(want, string(a.body)); a.code != http.StatusOK || diff != "" {
+		t.Errorf("%d (-want +got):\n%s", a.code, diff)
 	}
 }
 

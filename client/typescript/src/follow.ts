@@ -15,8 +15,13 @@ export interface WatchOptions extends Service {
   readonly kinds?: readonly ResourceKind[] | undefined;
   /** Start after the message that had this token. */
   readonly token?: string | undefined;
-  /** Without a token, start here. By default "now". */
+  /** Without a token, start here. By default "now". "snapshot" takes one snapshot. */
   readonly position?: ChangeStart | undefined;
+  /**
+   * Begin with all that is mirrored if there is no token, wherever `position` says, and again once the service no longer accepts the token. It
+   * comes as changes of kind "upserted" without a time, then follows what has changed since.
+   */
+  readonly snapshot?: boolean | undefined;
   /** Without a token, start about a minute before this time. */
   readonly startTime?: Date | undefined;
   /** Ends it with the reason of the signal. */
@@ -42,8 +47,13 @@ export interface WatchOptions extends Service {
 export interface Message {
   /** The place in the feed behind the message. Store it once the changes are handled. */
   readonly token: string;
-  /** In order within a room. Empty if the message only tells of progress. */
+  /** In order within a room; the items of a snapshot in the order of their keys. Empty if the message tells of none. */
   readonly changes: readonly Change[];
+  /**
+   * Set in a snapshot. Mark what you hold at its "begin"; what has not come among the "items" by its "end" is gone.
+   * Keep what has a higher revision than an item. A snapshot that was interrupted goes on without a "begin".
+   */
+  readonly snapshot?: "begin" | "items" | "end" | undefined;
   /** How far the service has read, if the message tells. */
   readonly progress?: ChangeProgress | undefined;
 }
@@ -60,6 +70,8 @@ export interface TokenStore {
 export interface FollowOptions extends WatchOptions {
   /** Where the token is kept. What it loads takes precedence over `token`, `position` and `startTime`. */
   readonly tokens?: TokenStore | undefined;
+  /** Is told that a snapshot begins, and that it is whole: all its items were handled. An error ends the following. */
+  readonly onSnapshot?: ((phase: "begin" | "end") => unknown) | undefined;
 }
 
 /**
@@ -67,12 +79,15 @@ export interface FollowOptions extends WatchOptions {
  * those of a room in order. A change counts as handled, and the token behind it is saved, when the loop asks for the
  * next one; those of an interrupted message come again.
  *
- * Throws a {@link MirrorError} if trying again cannot help, such as one with the reason CHANGE_TOKEN_EXPIRED.
+ * Throws a {@link MirrorError} if trying again cannot help, such as one with the reason CHANGE_TOKEN_EXPIRED unless
+ * `snapshot` is set.
  */
 export async function* follow(options: FollowOptions): AsyncGenerator<Change, void, void> {
   const { tokens } = options;
   let saved = (await tokens?.load()) || undefined; // an empty one is what is left of a write that was cut off
-  for await (const { changes, token } of watch(saved === undefined ? options : { ...options, token: saved })) {
+  const from = saved === undefined ? options : { ...options, token: saved };
+  for await (const { changes, token, snapshot } of watch(from)) {
+    if (snapshot === "begin" || snapshot === "end") await options.onSnapshot?.(snapshot);
     yield* changes;
     if (token !== saved) await tokens?.save(token);
     saved = token;
@@ -109,7 +124,8 @@ export async function* watch(options: WatchOptions): AsyncGenerator<Message, voi
     }
     signal?.throwIfAborted();
     if (error instanceof Misuse) throw error.cause;
-    if (error instanceof MirrorError && error.final) throw error;
+    if (options.snapshot && token !== undefined && gone(error)) token = undefined;
+    else if (error instanceof MirrorError && error.final) throw error;
     if (connection.suspect && received <= 1 && !(error instanceof MirrorError)) polls ||= ++cut >= 3;
     if (error !== undefined) {
       attempt++;
@@ -118,6 +134,22 @@ export async function* watch(options: WatchOptions): AsyncGenerator<Message, voi
     const retryAfter = error instanceof MirrorError ? (error.retryAfter ?? 0) : 0;
     await sleep(Math.max(retryAfter, Math.random() * Math.min(30_000, 200 * 2 ** attempt)), signal);
   }
+}
+
+/** Whether the service has refused a token. The reasons for that begin alike. */
+function gone(error: unknown): boolean {
+  return error instanceof MirrorError && (error.reason?.startsWith("CHANGE_TOKEN_") ?? false);
+}
+
+/** Tells in which part of a snapshot a response is, and returns what it brings. */
+function content(
+  response: Schemas["WatchChangesResponse"] | Schemas["ListChangesResponse"],
+  changes: readonly Change[],
+): Pick<Message, "changes" | "snapshot"> {
+  if (response.snapshotItems) return { changes: response.snapshotItems.items, snapshot: "items" };
+  if (response.snapshotBegin) return { changes, snapshot: "begin" };
+  if (response.snapshotEnd) return { changes, snapshot: "end" };
+  return { changes };
 }
 
 /** Greetings come at once; this is for a busy service. */
@@ -151,7 +183,8 @@ async function* stream(
       if (event.type === "error") throw parseStatus(event.data) ?? new Error("the stream failed");
       const message = JSON.parse(event.data) as Schemas["WatchChangesResponse"];
       patience = 3000 * heartbeat;
-      yield { token: message.token, changes: message.changes?.changes ?? [], progress: message.progress };
+      const { token, progress } = message;
+      yield { token, ...content(message, message.changes?.changes ?? []), progress };
     }
   }
 }
@@ -165,7 +198,7 @@ async function* poll(
   token: string | undefined,
   connection: Connection,
 ): AsyncGenerator<Message, void, void> {
-  // The first answer comes at once: without a token, "now" is when it was given.
+  // The first answer comes at once: without a token, "now" is when it was given. So do those of a snapshot.
   for (let wait = 0; ; wait = pollWait) {
     const send = await configured(() =>
       prepare(options, "/v1/changes:list", {
@@ -176,7 +209,8 @@ async function* poll(
     const page = (await connection.within(greetingTimeout, response.json())) as Schemas["ListChangesResponse"];
     token = page.nextToken;
     const { caughtUp, readTime } = page;
-    yield { token, changes: page.changes, progress: readTime === undefined ? { caughtUp } : { caughtUp, readTime } };
+    const progress = readTime === undefined ? { caughtUp } : { caughtUp, readTime };
+    yield { token, ...content(page, page.changes), progress };
   }
 }
 
@@ -184,8 +218,8 @@ function selection(options: WatchOptions, token: string | undefined): object {
   const { projectId, roomId, roomIdPrefix, kinds } = options;
   const filter = { projectId, roomId, roomIdPrefix, kinds };
   if (token !== undefined) return { ...filter, token };
-  if (options.startTime) return { ...filter, startTime: options.startTime.toISOString() };
-  return { ...filter, position: options.position ?? "now" };
+  if (options.startTime && !options.snapshot) return { ...filter, startTime: options.startTime.toISOString() };
+  return { ...filter, position: options.snapshot ? "snapshot" : (options.position ?? "now") };
 }
 
 /** Makes a call, and checks that the service answers it as it should. */

@@ -303,3 +303,65 @@ test("ends with the reason of its signal, whatever it waits for", async () => {
   await settle();
   assert.equal(got.error, reason);
 });
+
+test("takes a snapshot without a token, and another once its token is gone", async () => {
+  const item = (roomId) => ({ roomId, revision: "7" });
+  const first = new Stream()
+    .event("snapshot_begin", { token: "s0", snapshotBegin: {} })
+    .event("snapshot_items", { token: "s1", snapshotItems: { items: [item("a"), item("b")] } });
+  const second = new Stream()
+    .progress("s1")
+    .event("snapshot_items", { token: "s2", snapshotItems: { items: [item("c")] } })
+    .event("snapshot_end", { token: "t0", snapshotEnd: {} })
+    .changes("t1", "d");
+  const third = new Stream().event("snapshot_begin", { token: "s3", snapshotBegin: {} });
+  const expired = json(failed(11, "CHANGE_TOKEN_EXPIRED"), { status: 410 });
+  const mirror = service(first, second, expired, third);
+  const saved = [];
+  const told = [];
+  const got = collect(
+    follow({
+      ...mirror, snapshot: true, startTime: new Date(0), kinds: ["room"],
+      tokens: { load: () => undefined, save: (token) => saved.push(token) },
+      onSnapshot: (phase) => told.push(`${phase} after ${got.items.length}`),
+    }),
+  );
+  await settle();
+  first.cut();
+  await advance(400);
+  assert.equal(rooms(got), "a,b,c,d");
+  second.cut();
+  await advance(400);
+  await advance(400);
+  await advance(800);
+  assert.deepEqual(told, ["begin after 0", "end after 3", "begin after 4"]);
+  assert.deepEqual(saved, ["s0", "s1", "s2", "t0", "t1", "s3"]);
+  assert.deepEqual(
+    mirror.calls.map(({ body }) => body.token ?? body.position),
+    ["snapshot", "s1", "t1", "snapshot"],
+  );
+  assert.equal(got.error, undefined);
+});
+
+test("polls for a snapshot where streams are held back", async () => {
+  const page = (nextToken, more) => json({ nextToken, changes: [], caughtUp: false, ...more });
+  const mirror = service(
+    page("s0", { snapshotBegin: {} }),
+    page("s1", { snapshotItems: { items: [{ roomId: "a" }] } }),
+    page("t0", { snapshotEnd: {} }),
+    json({ nextToken: "t1", changes: [{ roomId: "b" }], caughtUp: true }),
+  );
+  const got = collect(watch({ ...mirror, snapshot: true, transport: "poll" }));
+  await advance(0);
+  assert.deepEqual(
+    got.items.map(({ snapshot, changes }) => `${snapshot} ${changes.map((change) => change.roomId)}`),
+    ["begin ", "items a", "end ", "undefined b"],
+  );
+});
+
+test("without being asked for a snapshot, a token that is gone is the end", async () => {
+  const mirror = service(json(failed(11, "CHANGE_TOKEN_EXPIRED"), { status: 410 }));
+  const got = collect(follow({ ...mirror, token: "t" }));
+  await settle();
+  assert.equal(got.error?.reason, "CHANGE_TOKEN_EXPIRED");
+});

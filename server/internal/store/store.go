@@ -611,6 +611,24 @@ func (p Prefixes) Select(room mirror.RoomID) bool {
 	return p == nil || slices.ContainsFunc(p, func(prefix string) bool { return strings.HasPrefix(string(room), prefix) })
 }
 
+// Within returns the prefixes that select what is selected and is in a room whose id begins
+// with prefix.
+func (p Prefixes) Within(prefix string) Prefixes {
+	if p == nil {
+		return Prefixes{prefix}
+	}
+	both := Prefixes{}
+	for _, room := range p {
+		switch {
+		case strings.HasPrefix(room, prefix):
+			both = append(both, room)
+		case strings.HasPrefix(prefix, room):
+			both = append(both, prefix)
+		}
+	}
+	return both
+}
+
 // EventFilter selects events. Empty strings and zero times select all.
 type EventFilter struct {
 	Project   mirror.ProjectID
@@ -788,9 +806,26 @@ type Feed interface {
 	// number. The ranges say how many they can be. The entries of a project that was purged
 	// name nothing, and no project.
 	Changes(ctx context.Context, ranges []ChangeRange) ([]mirror.Change, error)
+	// Copies lists what is mirrored, of one kind and without deleted rooms and what is in
+	// them, as if each had just become what it is: an upsert with the revision of the copy,
+	// the epoch of its room, and no time. The list is ordered by the bytes of the room id,
+	// then by id. Of kinds that are history, and of lists, there are no copies. What does not
+	// change after Heads is in a list that is read afterwards, page by page.
+	Copies(ctx context.Context, filter CopyFilter) ([]mirror.Change, error)
 	// Trim deletes the first entries of a bucket, at most limit and none with a number
 	// above through, and returns how many.
 	Trim(ctx context.Context, bucket int16, through int64, limit int) (int, error)
+}
+
+// CopyFilter selects copies.
+type CopyFilter struct {
+	Project mirror.ProjectID
+	Rooms   Prefixes
+	Kind    mirror.Kind
+	// AfterRoom and AfterID name the last copy of the previous page.
+	AfterRoom mirror.RoomID
+	AfterID   string
+	Limit     int
 }
 
 // ChangeRange is the entries of a bucket with numbers above After, up to To.

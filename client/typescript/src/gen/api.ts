@@ -1061,7 +1061,7 @@ export interface components {
             changeKind: components["schemas"]["ChangeKind"];
             /**
              * Format: date-time
-             * @description When the change was made.
+             * @description When the change was made. Absent in a snapshot.
              */
             commitTime?: string;
             /** @description The kind of the resource. */
@@ -1113,9 +1113,10 @@ export interface components {
          *     - unspecified: As NOW.
          *     - now: After all changes that are there by now.
          *     - earliest: Before the first change that is kept.
+         *     - snapshot: With a snapshot: first all that is mirrored, then what has changed since it began.
          * @enum {string}
          */
-        ChangeStart: "unspecified" | "now" | "earliest";
+        ChangeStart: "unspecified" | "now" | "earliest" | "snapshot";
         /** @description Comment is the mirrored copy of a comment. */
         Comment: {
             /** @description The attached files. */
@@ -1434,8 +1435,6 @@ export interface components {
             receiveTime?: string;
             /** @description The room that the event names. Empty if it names none or the id cannot be stored. */
             roomId: string;
-            /** @description Which signing secret verified the delivery: the first eight digits of the SHA-256 of the secret, as in "printf %s whsec_... | sha256sum". Empty in events that versions without this field have recorded. */
-            secretFingerprint: string;
             /**
              * Format: date-time
              * @description When the delivery was signed, according to its header webhook-timestamp.
@@ -1446,8 +1445,6 @@ export interface components {
              * @description When the change happened, according to the payload. Absent if the payload does not say.
              */
             sourceTime?: string;
-            /** @description The thread that the event names. Empty if it names none, and in events that versions without this field have recorded. */
-            threadId: string;
             /** @description The event type, such as "storageUpdated". It is a string and not an enum because Liveblocks can add types at any time. Empty if it cannot be read. */
             type: string;
             /** @description The user that the event names. Empty if it names none. */
@@ -1831,6 +1828,12 @@ export interface components {
              * @description When the feed was read.
              */
             readTime?: string;
+            /** @description That a snapshot begins. */
+            snapshotBegin?: components["schemas"]["SnapshotBegin"];
+            /** @description That the snapshot is whole. */
+            snapshotEnd?: components["schemas"]["SnapshotEnd"];
+            /** @description Some of what is mirrored. */
+            snapshotItems?: components["schemas"]["SnapshotItems"];
         };
         /** @description ListCommentsResponse is one page of comments. */
         ListCommentsResponse: {
@@ -2208,6 +2211,19 @@ export interface components {
          * @enum {string}
          */
         SessionEndCause: "unspecified" | "open" | "left" | "absent" | "room-deleted";
+        /** @description SnapshotBegin says that a snapshot begins. Mark all that you hold of what the request selects: what is not among the items until the snapshot ends is gone. Keep the marks as long as the token: a snapshot that goes on after an interruption does not begin again. */
+        SnapshotBegin: Record<string, never>;
+        /** @description SnapshotEnd says that a snapshot is whole: what was marked at its begin and did not come since is gone. The changes since its begin follow, then those that happen. */
+        SnapshotEnd: Record<string, never>;
+        /**
+         * @description SnapshotItems is some of what is mirrored.
+         *
+         *     Rooms come first, then documents, threads, active users and groups. Sessions and notifications are history, and not in a snapshot. An item can be newer than the begin of the snapshot, and the changes that follow repeat that. So keep what you hold if it has a higher revision.
+         */
+        SnapshotItems: {
+            /** @description The items, at most 1000, each as a change that made the resource what it is: of kind UPSERTED, with the revision of the copy, and without commitTime. */
+            items: components["schemas"]["Change"][];
+        };
         /** @description StartBackfillResponse holds the sweep that was started or is already running. */
         StartBackfillResponse: {
             /** @description The sweep. */
@@ -2591,6 +2607,12 @@ export interface components {
             changes?: components["schemas"]["ChangeBatch"];
             /** @description That the stream lives, and how far it is: the first message, and heartbeats. */
             progress?: components["schemas"]["ChangeProgress"];
+            /** @description That a snapshot begins. */
+            snapshotBegin?: components["schemas"]["SnapshotBegin"];
+            /** @description That the snapshot is whole. */
+            snapshotEnd?: components["schemas"]["SnapshotEnd"];
+            /** @description Some of what is mirrored. */
+            snapshotItems?: components["schemas"]["SnapshotItems"];
             /** @description The place behind it. Never empty. Store it after handling the message. */
             token: string;
         };
@@ -3406,7 +3428,7 @@ export interface operations {
                 position?: components["schemas"]["ChangeStart"];
                 /** @description About a minute before this time, or with the first change that is kept. */
                 startTime?: string;
-                /** @description The maximum number of changes. 0 means 100; values above 1000 mean 1000. */
+                /** @description The maximum number of changes or items. 0 means 100; values above 1000 mean 1000. */
                 pageSize?: number;
                 /** @description How long to wait for a change if there is none, at most 60 seconds. */
                 waitDuration?: string;
@@ -3448,7 +3470,7 @@ export interface operations {
                     kinds?: components["schemas"]["ResourceKind"][];
                     /**
                      * Format: int32
-                     * @description The maximum number of changes. 0 means 100; values above 1000 mean 1000.
+                     * @description The maximum number of changes or items. 0 means 100; values above 1000 mean 1000.
                      */
                     pageSize?: number;
                     /** @description At a place in the feed. */
@@ -3735,8 +3757,6 @@ export interface operations {
                 view?: components["schemas"]["EventView"];
                 /** @description Return only events with this outcome. Unspecified means all. */
                 outcome?: components["schemas"]["EventOutcome"];
-                /** @description Return only events that name this thread. Empty means all events. */
-                threadId?: string;
             };
             header?: never;
             path?: never;

@@ -86,6 +86,8 @@ const (
 	ChangeStart_CHANGE_START_NOW ChangeStart = 1
 	// Before the first change that is kept.
 	ChangeStart_CHANGE_START_EARLIEST ChangeStart = 2
+	// With a snapshot: first all that is mirrored, then what has changed since it began.
+	ChangeStart_CHANGE_START_SNAPSHOT ChangeStart = 3
 )
 
 // Enum value maps for ChangeStart.
@@ -94,11 +96,13 @@ var (
 		0: "CHANGE_START_UNSPECIFIED",
 		1: "CHANGE_START_NOW",
 		2: "CHANGE_START_EARLIEST",
+		3: "CHANGE_START_SNAPSHOT",
 	}
 	ChangeStart_value = map[string]int32{
 		"CHANGE_START_UNSPECIFIED": 0,
 		"CHANGE_START_NOW":         1,
 		"CHANGE_START_EARLIEST":    2,
+		"CHANGE_START_SNAPSHOT":    3,
 	}
 )
 
@@ -146,7 +150,7 @@ type Change struct {
 	ChangeKind ChangeKind `protobuf:"varint,5,opt,name=change_kind,json=changeKind,proto3,enum=liveblocks.mirror.v1.ChangeKind" json:"change_kind,omitempty"`
 	// The revision of the copy after the change. It orders the changes of a room.
 	Revision int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	// When the change was made.
+	// When the change was made. Absent in a snapshot.
 	CommitTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
 	// The incarnation of the room. It rises when the room is deleted or created anew:
 	// whatever was in the room in a lower one is gone, without changes of its own. Zero for
@@ -242,6 +246,135 @@ func (x *Change) GetRoomEpoch() int64 {
 	return 0
 }
 
+// SnapshotBegin says that a snapshot begins. Mark all that you hold of what the request
+// selects: what is not among the items until the snapshot ends is gone. Keep the marks as
+// long as the token: a snapshot that goes on after an interruption does not begin again.
+type SnapshotBegin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotBegin) Reset() {
+	*x = SnapshotBegin{}
+	mi := &file_liveblocks_mirror_v1_change_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotBegin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotBegin) ProtoMessage() {}
+
+func (x *SnapshotBegin) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_change_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotBegin.ProtoReflect.Descriptor instead.
+func (*SnapshotBegin) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_change_proto_rawDescGZIP(), []int{1}
+}
+
+// SnapshotItems is some of what is mirrored.
+//
+// Rooms come first, then documents, threads, active users and groups. Sessions and
+// notifications are history, and not in a snapshot. An item can be newer than the begin of
+// the snapshot, and the changes that follow repeat that. So keep what you hold if it has a
+// higher revision.
+type SnapshotItems struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The items, at most 1000, each as a change that made the resource what it is: of kind
+	// UPSERTED, with the revision of the copy, and without commit_time.
+	Items         []*Change `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotItems) Reset() {
+	*x = SnapshotItems{}
+	mi := &file_liveblocks_mirror_v1_change_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotItems) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotItems) ProtoMessage() {}
+
+func (x *SnapshotItems) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_change_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotItems.ProtoReflect.Descriptor instead.
+func (*SnapshotItems) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_change_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SnapshotItems) GetItems() []*Change {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// SnapshotEnd says that a snapshot is whole: what was marked at its begin and did not come
+// since is gone. The changes since its begin follow, then those that happen.
+type SnapshotEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotEnd) Reset() {
+	*x = SnapshotEnd{}
+	mi := &file_liveblocks_mirror_v1_change_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotEnd) ProtoMessage() {}
+
+func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_change_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
+func (*SnapshotEnd) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_change_proto_rawDescGZIP(), []int{3}
+}
+
 var File_liveblocks_mirror_v1_change_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_change_proto_rawDesc = "" +
@@ -260,16 +393,21 @@ const file_liveblocks_mirror_v1_change_proto_rawDesc = "" +
 	"\vcommit_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"commitTime\x12\x1d\n" +
 	"\n" +
-	"room_epoch\x18\b \x01(\x03R\troomEpoch*\\\n" +
+	"room_epoch\x18\b \x01(\x03R\troomEpoch\"\x0f\n" +
+	"\rSnapshotBegin\"C\n" +
+	"\rSnapshotItems\x122\n" +
+	"\x05items\x18\x01 \x03(\v2\x1c.liveblocks.mirror.v1.ChangeR\x05items\"\r\n" +
+	"\vSnapshotEnd*\\\n" +
 	"\n" +
 	"ChangeKind\x12\x1b\n" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CHANGE_KIND_UPSERTED\x10\x01\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x02*\\\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x02*w\n" +
 	"\vChangeStart\x12\x1c\n" +
 	"\x18CHANGE_START_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CHANGE_START_NOW\x10\x01\x12\x19\n" +
-	"\x15CHANGE_START_EARLIEST\x10\x02BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\x15CHANGE_START_EARLIEST\x10\x02\x12\x19\n" +
+	"\x15CHANGE_START_SNAPSHOT\x10\x03BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_change_proto_rawDescOnce sync.Once
@@ -284,23 +422,27 @@ func file_liveblocks_mirror_v1_change_proto_rawDescGZIP() []byte {
 }
 
 var file_liveblocks_mirror_v1_change_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_liveblocks_mirror_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_liveblocks_mirror_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_liveblocks_mirror_v1_change_proto_goTypes = []any{
 	(ChangeKind)(0),               // 0: liveblocks.mirror.v1.ChangeKind
 	(ChangeStart)(0),              // 1: liveblocks.mirror.v1.ChangeStart
 	(*Change)(nil),                // 2: liveblocks.mirror.v1.Change
-	(ResourceKind)(0),             // 3: liveblocks.mirror.v1.ResourceKind
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*SnapshotBegin)(nil),         // 3: liveblocks.mirror.v1.SnapshotBegin
+	(*SnapshotItems)(nil),         // 4: liveblocks.mirror.v1.SnapshotItems
+	(*SnapshotEnd)(nil),           // 5: liveblocks.mirror.v1.SnapshotEnd
+	(ResourceKind)(0),             // 6: liveblocks.mirror.v1.ResourceKind
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_liveblocks_mirror_v1_change_proto_depIdxs = []int32{
-	3, // 0: liveblocks.mirror.v1.Change.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	6, // 0: liveblocks.mirror.v1.Change.kind:type_name -> liveblocks.mirror.v1.ResourceKind
 	0, // 1: liveblocks.mirror.v1.Change.change_kind:type_name -> liveblocks.mirror.v1.ChangeKind
-	4, // 2: liveblocks.mirror.v1.Change.commit_time:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	7, // 2: liveblocks.mirror.v1.Change.commit_time:type_name -> google.protobuf.Timestamp
+	2, // 3: liveblocks.mirror.v1.SnapshotItems.items:type_name -> liveblocks.mirror.v1.Change
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_change_proto_init() }
@@ -315,7 +457,7 @@ func file_liveblocks_mirror_v1_change_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_change_proto_rawDesc), len(file_liveblocks_mirror_v1_change_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   1,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -44,7 +44,7 @@ type ListChangesRequest struct {
 	//	*ListChangesRequest_Position
 	//	*ListChangesRequest_StartTime
 	Start isListChangesRequest_Start `protobuf_oneof:"start"`
-	// The maximum number of changes. 0 means 100; values above 1000 mean 1000.
+	// The maximum number of changes or items. 0 means 100; values above 1000 mean 1000.
 	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// How long to wait for a change if there is none, at most 60 seconds.
 	WaitDuration  *durationpb.Duration `protobuf:"bytes,9,opt,name=wait_duration,json=waitDuration,proto3" json:"wait_duration,omitempty"`
@@ -193,7 +193,15 @@ type ListChangesResponse struct {
 	// Whether there was nothing more at read_time.
 	CaughtUp bool `protobuf:"varint,3,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
 	// When the feed was read.
-	ReadTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
+	ReadTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
+	// What the response tells instead of changes while it is in a snapshot.
+	//
+	// Types that are valid to be assigned to Snapshot:
+	//
+	//	*ListChangesResponse_SnapshotBegin
+	//	*ListChangesResponse_SnapshotItems
+	//	*ListChangesResponse_SnapshotEnd
+	Snapshot      isListChangesResponse_Snapshot `protobuf_oneof:"snapshot"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +263,65 @@ func (x *ListChangesResponse) GetReadTime() *timestamppb.Timestamp {
 	}
 	return nil
 }
+
+func (x *ListChangesResponse) GetSnapshot() isListChangesResponse_Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *ListChangesResponse) GetSnapshotBegin() *SnapshotBegin {
+	if x != nil {
+		if x, ok := x.Snapshot.(*ListChangesResponse_SnapshotBegin); ok {
+			return x.SnapshotBegin
+		}
+	}
+	return nil
+}
+
+func (x *ListChangesResponse) GetSnapshotItems() *SnapshotItems {
+	if x != nil {
+		if x, ok := x.Snapshot.(*ListChangesResponse_SnapshotItems); ok {
+			return x.SnapshotItems
+		}
+	}
+	return nil
+}
+
+func (x *ListChangesResponse) GetSnapshotEnd() *SnapshotEnd {
+	if x != nil {
+		if x, ok := x.Snapshot.(*ListChangesResponse_SnapshotEnd); ok {
+			return x.SnapshotEnd
+		}
+	}
+	return nil
+}
+
+type isListChangesResponse_Snapshot interface {
+	isListChangesResponse_Snapshot()
+}
+
+type ListChangesResponse_SnapshotBegin struct {
+	// That a snapshot begins.
+	SnapshotBegin *SnapshotBegin `protobuf:"bytes,5,opt,name=snapshot_begin,json=snapshotBegin,proto3,oneof"`
+}
+
+type ListChangesResponse_SnapshotItems struct {
+	// Some of what is mirrored.
+	SnapshotItems *SnapshotItems `protobuf:"bytes,6,opt,name=snapshot_items,json=snapshotItems,proto3,oneof"`
+}
+
+type ListChangesResponse_SnapshotEnd struct {
+	// That the snapshot is whole.
+	SnapshotEnd *SnapshotEnd `protobuf:"bytes,7,opt,name=snapshot_end,json=snapshotEnd,proto3,oneof"`
+}
+
+func (*ListChangesResponse_SnapshotBegin) isListChangesResponse_Snapshot() {}
+
+func (*ListChangesResponse_SnapshotItems) isListChangesResponse_Snapshot() {}
+
+func (*ListChangesResponse_SnapshotEnd) isListChangesResponse_Snapshot() {}
 
 // WatchChangesRequest selects changes.
 type WatchChangesRequest struct {
@@ -417,6 +484,9 @@ type WatchChangesResponse struct {
 	//
 	//	*WatchChangesResponse_Changes
 	//	*WatchChangesResponse_Progress
+	//	*WatchChangesResponse_SnapshotBegin
+	//	*WatchChangesResponse_SnapshotItems
+	//	*WatchChangesResponse_SnapshotEnd
 	Event         isWatchChangesResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -484,6 +554,33 @@ func (x *WatchChangesResponse) GetProgress() *ChangeProgress {
 	return nil
 }
 
+func (x *WatchChangesResponse) GetSnapshotBegin() *SnapshotBegin {
+	if x != nil {
+		if x, ok := x.Event.(*WatchChangesResponse_SnapshotBegin); ok {
+			return x.SnapshotBegin
+		}
+	}
+	return nil
+}
+
+func (x *WatchChangesResponse) GetSnapshotItems() *SnapshotItems {
+	if x != nil {
+		if x, ok := x.Event.(*WatchChangesResponse_SnapshotItems); ok {
+			return x.SnapshotItems
+		}
+	}
+	return nil
+}
+
+func (x *WatchChangesResponse) GetSnapshotEnd() *SnapshotEnd {
+	if x != nil {
+		if x, ok := x.Event.(*WatchChangesResponse_SnapshotEnd); ok {
+			return x.SnapshotEnd
+		}
+	}
+	return nil
+}
+
 type isWatchChangesResponse_Event interface {
 	isWatchChangesResponse_Event()
 }
@@ -498,9 +595,30 @@ type WatchChangesResponse_Progress struct {
 	Progress *ChangeProgress `protobuf:"bytes,3,opt,name=progress,proto3,oneof"`
 }
 
+type WatchChangesResponse_SnapshotBegin struct {
+	// That a snapshot begins.
+	SnapshotBegin *SnapshotBegin `protobuf:"bytes,4,opt,name=snapshot_begin,json=snapshotBegin,proto3,oneof"`
+}
+
+type WatchChangesResponse_SnapshotItems struct {
+	// Some of what is mirrored.
+	SnapshotItems *SnapshotItems `protobuf:"bytes,5,opt,name=snapshot_items,json=snapshotItems,proto3,oneof"`
+}
+
+type WatchChangesResponse_SnapshotEnd struct {
+	// That the snapshot is whole.
+	SnapshotEnd *SnapshotEnd `protobuf:"bytes,6,opt,name=snapshot_end,json=snapshotEnd,proto3,oneof"`
+}
+
 func (*WatchChangesResponse_Changes) isWatchChangesResponse_Event() {}
 
 func (*WatchChangesResponse_Progress) isWatchChangesResponse_Event() {}
+
+func (*WatchChangesResponse_SnapshotBegin) isWatchChangesResponse_Event() {}
+
+func (*WatchChangesResponse_SnapshotItems) isWatchChangesResponse_Event() {}
+
+func (*WatchChangesResponse_SnapshotEnd) isWatchChangesResponse_Event() {}
 
 // ChangeBatch is some changes.
 type ChangeBatch struct {
@@ -620,13 +738,18 @@ const file_liveblocks_mirror_v1_change_service_proto_rawDesc = "" +
 	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampH\x00R\tstartTime\x12$\n" +
 	"\tpage_size\x18\b \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12L\n" +
 	"\rwait_duration\x18\t \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<2\x00R\fwaitDurationB\a\n" +
-	"\x05start\"\xc2\x01\n" +
+	"\x05start\"\xb2\x03\n" +
 	"\x13ListChangesResponse\x126\n" +
 	"\achanges\x18\x01 \x03(\v2\x1c.liveblocks.mirror.v1.ChangeR\achanges\x12\x1d\n" +
 	"\n" +
 	"next_token\x18\x02 \x01(\tR\tnextToken\x12\x1b\n" +
 	"\tcaught_up\x18\x03 \x01(\bR\bcaughtUp\x127\n" +
-	"\tread_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\"\xe8\x03\n" +
+	"\tread_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\x12L\n" +
+	"\x0esnapshot_begin\x18\x05 \x01(\v2#.liveblocks.mirror.v1.SnapshotBeginH\x00R\rsnapshotBegin\x12L\n" +
+	"\x0esnapshot_items\x18\x06 \x01(\v2#.liveblocks.mirror.v1.SnapshotItemsH\x00R\rsnapshotItems\x12F\n" +
+	"\fsnapshot_end\x18\a \x01(\v2!.liveblocks.mirror.v1.SnapshotEndH\x00R\vsnapshotEndB\n" +
+	"\n" +
+	"\bsnapshot\"\xe8\x03\n" +
 	"\x13WatchChangesRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -638,11 +761,14 @@ const file_liveblocks_mirror_v1_change_service_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampH\x00R\tstartTime\x12X\n" +
 	"\x12heartbeat_interval\x18\t \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x02\b<2\x02\b\x05R\x11heartbeatIntervalB\a\n" +
-	"\x05start\"\xb8\x01\n" +
+	"\x05start\"\x9c\x03\n" +
 	"\x14WatchChangesResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12=\n" +
 	"\achanges\x18\x02 \x01(\v2!.liveblocks.mirror.v1.ChangeBatchH\x00R\achanges\x12B\n" +
-	"\bprogress\x18\x03 \x01(\v2$.liveblocks.mirror.v1.ChangeProgressH\x00R\bprogressB\a\n" +
+	"\bprogress\x18\x03 \x01(\v2$.liveblocks.mirror.v1.ChangeProgressH\x00R\bprogress\x12L\n" +
+	"\x0esnapshot_begin\x18\x04 \x01(\v2#.liveblocks.mirror.v1.SnapshotBeginH\x00R\rsnapshotBegin\x12L\n" +
+	"\x0esnapshot_items\x18\x05 \x01(\v2#.liveblocks.mirror.v1.SnapshotItemsH\x00R\rsnapshotItems\x12F\n" +
+	"\fsnapshot_end\x18\x06 \x01(\v2!.liveblocks.mirror.v1.SnapshotEndH\x00R\vsnapshotEndB\a\n" +
 	"\x05event\"E\n" +
 	"\vChangeBatch\x126\n" +
 	"\achanges\x18\x01 \x03(\v2\x1c.liveblocks.mirror.v1.ChangeR\achanges\"f\n" +
@@ -678,6 +804,9 @@ var file_liveblocks_mirror_v1_change_service_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
 	(*Change)(nil),                // 10: liveblocks.mirror.v1.Change
+	(*SnapshotBegin)(nil),         // 11: liveblocks.mirror.v1.SnapshotBegin
+	(*SnapshotItems)(nil),         // 12: liveblocks.mirror.v1.SnapshotItems
+	(*SnapshotEnd)(nil),           // 13: liveblocks.mirror.v1.SnapshotEnd
 }
 var file_liveblocks_mirror_v1_change_service_proto_depIdxs = []int32{
 	6,  // 0: liveblocks.mirror.v1.ListChangesRequest.kinds:type_name -> liveblocks.mirror.v1.ResourceKind
@@ -686,23 +815,29 @@ var file_liveblocks_mirror_v1_change_service_proto_depIdxs = []int32{
 	9,  // 3: liveblocks.mirror.v1.ListChangesRequest.wait_duration:type_name -> google.protobuf.Duration
 	10, // 4: liveblocks.mirror.v1.ListChangesResponse.changes:type_name -> liveblocks.mirror.v1.Change
 	8,  // 5: liveblocks.mirror.v1.ListChangesResponse.read_time:type_name -> google.protobuf.Timestamp
-	6,  // 6: liveblocks.mirror.v1.WatchChangesRequest.kinds:type_name -> liveblocks.mirror.v1.ResourceKind
-	7,  // 7: liveblocks.mirror.v1.WatchChangesRequest.position:type_name -> liveblocks.mirror.v1.ChangeStart
-	8,  // 8: liveblocks.mirror.v1.WatchChangesRequest.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 9: liveblocks.mirror.v1.WatchChangesRequest.heartbeat_interval:type_name -> google.protobuf.Duration
-	4,  // 10: liveblocks.mirror.v1.WatchChangesResponse.changes:type_name -> liveblocks.mirror.v1.ChangeBatch
-	5,  // 11: liveblocks.mirror.v1.WatchChangesResponse.progress:type_name -> liveblocks.mirror.v1.ChangeProgress
-	10, // 12: liveblocks.mirror.v1.ChangeBatch.changes:type_name -> liveblocks.mirror.v1.Change
-	8,  // 13: liveblocks.mirror.v1.ChangeProgress.read_time:type_name -> google.protobuf.Timestamp
-	0,  // 14: liveblocks.mirror.v1.ChangeService.ListChanges:input_type -> liveblocks.mirror.v1.ListChangesRequest
-	2,  // 15: liveblocks.mirror.v1.ChangeService.WatchChanges:input_type -> liveblocks.mirror.v1.WatchChangesRequest
-	1,  // 16: liveblocks.mirror.v1.ChangeService.ListChanges:output_type -> liveblocks.mirror.v1.ListChangesResponse
-	3,  // 17: liveblocks.mirror.v1.ChangeService.WatchChanges:output_type -> liveblocks.mirror.v1.WatchChangesResponse
-	16, // [16:18] is the sub-list for method output_type
-	14, // [14:16] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	11, // 6: liveblocks.mirror.v1.ListChangesResponse.snapshot_begin:type_name -> liveblocks.mirror.v1.SnapshotBegin
+	12, // 7: liveblocks.mirror.v1.ListChangesResponse.snapshot_items:type_name -> liveblocks.mirror.v1.SnapshotItems
+	13, // 8: liveblocks.mirror.v1.ListChangesResponse.snapshot_end:type_name -> liveblocks.mirror.v1.SnapshotEnd
+	6,  // 9: liveblocks.mirror.v1.WatchChangesRequest.kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	7,  // 10: liveblocks.mirror.v1.WatchChangesRequest.position:type_name -> liveblocks.mirror.v1.ChangeStart
+	8,  // 11: liveblocks.mirror.v1.WatchChangesRequest.start_time:type_name -> google.protobuf.Timestamp
+	9,  // 12: liveblocks.mirror.v1.WatchChangesRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	4,  // 13: liveblocks.mirror.v1.WatchChangesResponse.changes:type_name -> liveblocks.mirror.v1.ChangeBatch
+	5,  // 14: liveblocks.mirror.v1.WatchChangesResponse.progress:type_name -> liveblocks.mirror.v1.ChangeProgress
+	11, // 15: liveblocks.mirror.v1.WatchChangesResponse.snapshot_begin:type_name -> liveblocks.mirror.v1.SnapshotBegin
+	12, // 16: liveblocks.mirror.v1.WatchChangesResponse.snapshot_items:type_name -> liveblocks.mirror.v1.SnapshotItems
+	13, // 17: liveblocks.mirror.v1.WatchChangesResponse.snapshot_end:type_name -> liveblocks.mirror.v1.SnapshotEnd
+	10, // 18: liveblocks.mirror.v1.ChangeBatch.changes:type_name -> liveblocks.mirror.v1.Change
+	8,  // 19: liveblocks.mirror.v1.ChangeProgress.read_time:type_name -> google.protobuf.Timestamp
+	0,  // 20: liveblocks.mirror.v1.ChangeService.ListChanges:input_type -> liveblocks.mirror.v1.ListChangesRequest
+	2,  // 21: liveblocks.mirror.v1.ChangeService.WatchChanges:input_type -> liveblocks.mirror.v1.WatchChangesRequest
+	1,  // 22: liveblocks.mirror.v1.ChangeService.ListChanges:output_type -> liveblocks.mirror.v1.ListChangesResponse
+	3,  // 23: liveblocks.mirror.v1.ChangeService.WatchChanges:output_type -> liveblocks.mirror.v1.WatchChangesResponse
+	22, // [22:24] is the sub-list for method output_type
+	20, // [20:22] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_change_service_proto_init() }
@@ -717,6 +852,11 @@ func file_liveblocks_mirror_v1_change_service_proto_init() {
 		(*ListChangesRequest_Position)(nil),
 		(*ListChangesRequest_StartTime)(nil),
 	}
+	file_liveblocks_mirror_v1_change_service_proto_msgTypes[1].OneofWrappers = []any{
+		(*ListChangesResponse_SnapshotBegin)(nil),
+		(*ListChangesResponse_SnapshotItems)(nil),
+		(*ListChangesResponse_SnapshotEnd)(nil),
+	}
 	file_liveblocks_mirror_v1_change_service_proto_msgTypes[2].OneofWrappers = []any{
 		(*WatchChangesRequest_Token)(nil),
 		(*WatchChangesRequest_Position)(nil),
@@ -725,6 +865,9 @@ func file_liveblocks_mirror_v1_change_service_proto_init() {
 	file_liveblocks_mirror_v1_change_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*WatchChangesResponse_Changes)(nil),
 		(*WatchChangesResponse_Progress)(nil),
+		(*WatchChangesResponse_SnapshotBegin)(nil),
+		(*WatchChangesResponse_SnapshotItems)(nil),
+		(*WatchChangesResponse_SnapshotEnd)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -33,13 +33,18 @@ const (
 // token after handling the response and starts from it again sees every change at least
 // once, whatever is cut off or restarted in between. Changes of one room come in order;
 // those of different rooms do not. A token is opaque. It belongs to one project in one
-// database, and can be used with other filters, which hold from there on.
+// database, and can be used with other filters, which hold from there on; that of a place
+// in a snapshot cannot.
+//
+// Who holds copies, such as a search index, starts with a snapshot: all that is mirrored,
+// then the changes since. It can be cut off anywhere and goes on from the token.
 //
 // A token fails with INVALID_ARGUMENT, reason CHANGE_TOKEN_INVALID, if it is none or
-// damaged, and reason CHANGE_TOKEN_MISMATCH if it is of another project or database. It
-// fails with OUT_OF_RANGE (410 over HTTP), reason CHANGE_TOKEN_EXPIRED, if changes behind
-// it are no longer kept, and reason CHANGE_TOKEN_AHEAD if the database is older than the
-// token, as after it was restored. Then read the resources, and start anew.
+// damaged, and reason CHANGE_TOKEN_MISMATCH if it is of another project or database, or of
+// a snapshot with other filters. It fails with OUT_OF_RANGE (410 over HTTP), reason
+// CHANGE_TOKEN_EXPIRED, if changes behind it are no longer kept, and reason
+// CHANGE_TOKEN_AHEAD if the database is older than the token, as after it was restored.
+// Then start anew, with a snapshot if you hold copies.
 type ChangeServiceClient interface {
 	// ListChanges returns changes, and with wait_duration waits for some.
 	ListChanges(ctx context.Context, in *ListChangesRequest, opts ...grpc.CallOption) (*ListChangesResponse, error)
@@ -103,13 +108,18 @@ type ChangeService_WatchChangesClient = grpc.ServerStreamingClient[WatchChangesR
 // token after handling the response and starts from it again sees every change at least
 // once, whatever is cut off or restarted in between. Changes of one room come in order;
 // those of different rooms do not. A token is opaque. It belongs to one project in one
-// database, and can be used with other filters, which hold from there on.
+// database, and can be used with other filters, which hold from there on; that of a place
+// in a snapshot cannot.
+//
+// Who holds copies, such as a search index, starts with a snapshot: all that is mirrored,
+// then the changes since. It can be cut off anywhere and goes on from the token.
 //
 // A token fails with INVALID_ARGUMENT, reason CHANGE_TOKEN_INVALID, if it is none or
-// damaged, and reason CHANGE_TOKEN_MISMATCH if it is of another project or database. It
-// fails with OUT_OF_RANGE (410 over HTTP), reason CHANGE_TOKEN_EXPIRED, if changes behind
-// it are no longer kept, and reason CHANGE_TOKEN_AHEAD if the database is older than the
-// token, as after it was restored. Then read the resources, and start anew.
+// damaged, and reason CHANGE_TOKEN_MISMATCH if it is of another project or database, or of
+// a snapshot with other filters. It fails with OUT_OF_RANGE (410 over HTTP), reason
+// CHANGE_TOKEN_EXPIRED, if changes behind it are no longer kept, and reason
+// CHANGE_TOKEN_AHEAD if the database is older than the token, as after it was restored.
+// Then start anew, with a snapshot if you hold copies.
 type ChangeServiceServer interface {
 	// ListChanges returns changes, and with wait_duration waits for some.
 	ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error)

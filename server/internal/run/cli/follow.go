@@ -13,7 +13,7 @@ import (
 
 // Follow is the command that prints what changes.
 type Follow struct {
-	From       string   `name:"from" default:"now" placeholder:"WHERE" help:"Where to start: now, earliest, or a token. When it ends, it prints the token to go on from; with --json each line has one."`
+	From       string   `name:"from" default:"now" placeholder:"WHERE" help:"Where to start: now, earliest, snapshot (all that is mirrored, then what changes), or a token. When it ends, it prints the token to go on from; with --json each line has one."`
 	Room       string   `name:"room" placeholder:"ID" help:"Only changes in this room."`
 	RoomPrefix string   `name:"room-prefix" placeholder:"TEXT" help:"Only changes in rooms whose id begins with this text."`
 	Kind       []string `name:"kind" placeholder:"KIND" help:"Only changes of resources of these kinds, separated by commas, such as storage,thread."`
@@ -33,6 +33,8 @@ func (c *Follow) Run(ctx context.Context, std Streams) error {
 	}
 	switch c.From {
 	case "now":
+	case "snapshot":
+		req.Start = &mirrorv1.WatchChangesRequest_Position{Position: mirrorv1.ChangeStart_CHANGE_START_SNAPSHOT}
 	case "earliest":
 		req.Start = &mirrorv1.WatchChangesRequest_Position{Position: mirrorv1.ChangeStart_CHANGE_START_EARLIEST}
 	default:
@@ -83,6 +85,13 @@ func (c *Follow) follow(ctx context.Context, s *service, req *mirrorv1.WatchChan
 			fmt.Fprintf(&lines, "%s  %-8s  %s\n", at(change.GetCommitTime()),
 				word(change.GetChangeKind().String(), "CHANGE_KIND_"),
 				describe(change.GetKind(), change.GetRoomId(), change.GetResourceId()))
+		}
+		for _, item := range response.GetSnapshotItems().GetItems() {
+			fmt.Fprintf(&lines, "%-19s  %-8s  %s\n", at(item.GetCommitTime()), "mirrored",
+				describe(item.GetKind(), item.GetRoomId(), item.GetResourceId()))
+		}
+		if response.GetSnapshotEnd() != nil {
+			fmt.Fprintf(&lines, "%-19s  that was all; what changes follows\n", at(nil))
 		}
 		_, err := std.Out.WriteString(lines.String())
 		if err == nil { // or whoever goes on from there would miss what was not printed

@@ -55,6 +55,8 @@ type ChangeDeps struct {
 	Tailer *feed.Tailer
 	// Stall is how long a response to a watcher may take to be sent; zero means 30 seconds.
 	Stall time.Duration
+	// Page is how many changes or items a response of a stream has at most; zero means 1000.
+	Page int
 	// Life is how long a stream lasts; zero means about an hour.
 	Life time.Duration
 }
@@ -67,6 +69,8 @@ type changeService struct {
 
 	mu         sync.Mutex
 	identities map[mirror.ProjectID]knownIdentity
+	// snapshots has room for those who read a page of a snapshot.
+	snapshots chan struct{}
 }
 
 // knownIdentity is what was stored at a time.
@@ -91,14 +95,15 @@ type changeRequest interface {
 // following is a follower for a request.
 type following struct {
 	*feed.Follower
+	selection
 
 	identity feedIdentity
-	match    func(*mirror.Change) bool
+	// in is the place in a snapshot; nil if f is in none.
+	in *inSnapshot
 }
 
 func (f *following) token() string {
-	at := f.Position()
-	return formatChangeToken(f.identity, &at)
+	return formatChangeToken(f.identity, &place{at: f.Position(), in: f.in})
 }
 
 // follow begins to follow as a request asks.
@@ -107,54 +112,46 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 	if err != nil {
 		return nil, err
 	}
-	f := &following{match: matching(in, req)}
+	f := &following{selection: selectionOf(in, req)}
 	if f.identity, err = s.identity(ctx, in.project); err != nil {
 		return nil, err
 	}
-	after, err := s.start(ctx, f.identity, req)
+	var after *mirror.Position // now
+	switch {
+	case hasToken(req):
+		p, err := parseChangeToken(req.GetToken(), f.identity)
+		if err == nil && p.in != nil && p.in.filters != f.hash() {
+			err = errSnapshotMismatch
+		}
+		if err != nil {
+			return nil, badChangeToken(err)
+		}
+		after, f.in = &p.at, p.in
+	case req.GetStartTime() != nil:
+		after = new(mirror.Position)
+		*after, err = feed.At(ctx, s.Store, req.GetStartTime().AsTime().Add(-timeSlack))
+	case req.GetPosition() == mirrorv1.ChangeStart_CHANGE_START_EARLIEST:
+		after = new(mirror.Position)
+		*after, err = s.Store.Earliest(ctx)
+	}
 	if err == nil {
 		f.Follower, err = s.Tailer.Follow(ctx, after)
 	}
 	return f, changesGone(err)
 }
 
-// matching returns whether a request selects a change. The scope comes first: what the
-// caller does not see does not exist.
-func matching(in scope, req changeRequest) func(*mirror.Change) bool {
-	var wanted []mirror.Kind
-	for _, kind := range req.GetKinds() {
-		if kind != mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED {
-			wanted = append(wanted, wordOf(kinds, kind))
-		}
-	}
-	room, prefix := mirror.RoomID(req.GetRoomId()), req.GetRoomIdPrefix()
-	return func(c *mirror.Change) bool {
-		r := c.Resource
-		return r.Project == in.project && in.sees(r.Room) &&
-			(room == "" || r.Room == room) && strings.HasPrefix(string(r.Room), prefix) &&
-			(len(wanted) == 0 || slices.Contains(wanted, r.Kind))
-	}
+// beginsSnapshot reports whether a request asks for a new snapshot.
+func beginsSnapshot(req changeRequest) bool {
+	return req.GetPosition() == mirrorv1.ChangeStart_CHANGE_START_SNAPSHOT
 }
 
-// start returns the position that a request names; nil means now.
-func (s *changeService) start(ctx context.Context, of feedIdentity, req changeRequest) (*mirror.Position, error) {
-	var at mirror.Position
-	var err error
-	message := req.ProtoReflect()
-	switch {
-	// An empty token is a damaged one: to begin now instead would skip changes.
-	case message.Has(message.Descriptor().Fields().ByName("token")):
-		if at, err = parseChangeToken(req.GetToken(), of); err != nil {
-			return nil, badChangeToken(err)
-		}
-	case req.GetStartTime() != nil:
-		at, err = feed.At(ctx, s.Store, req.GetStartTime().AsTime().Add(-timeSlack))
-	case req.GetPosition() == mirrorv1.ChangeStart_CHANGE_START_EARLIEST:
-		at, err = s.Store.Earliest(ctx)
-	default:
-		return nil, nil //nolint:nilnil // now
-	}
-	return &at, err
+// match reports whether a request selects a change. The scope comes first: what the caller
+// does not see does not exist.
+func (s *selection) match(c *mirror.Change) bool {
+	r := c.Resource
+	return r.Project == s.in.project && s.in.sees(r.Room) &&
+		(s.room == "" || r.Room == s.room) && strings.HasPrefix(string(r.Room), s.prefix) &&
+		(len(s.kinds) == 0 || slices.Contains(s.kinds, r.Kind))
 }
 
 // identity returns the identity of a project's feed, which stays as it is unless an operator
@@ -202,6 +199,9 @@ func (s *changeService) ListChanges(ctx context.Context, req *mirrorv1.ListChang
 	}
 	defer f.Close()
 	size := min(cmp.Or(int(req.GetPageSize()), defaultChanges), maxChanges)
+	if beginsSnapshot(req) || f.in != nil {
+		return s.listSnapshot(ctx, f, beginsSnapshot(req), size)
+	}
 	over := time.NewTimer(req.GetWaitDuration().AsDuration())
 	defer over.Stop()
 	for step := 0; ; {
@@ -232,6 +232,34 @@ func (s *changeService) ListChanges(ctx context.Context, req *mirrorv1.ListChang
 	}
 }
 
+// listSnapshot returns the next part of a snapshot.
+func (s *changeService) listSnapshot(ctx context.Context, f *following, begins bool, size int) (
+	*mirrorv1.ListChangesResponse, error,
+) {
+	response := &mirrorv1.ListChangesResponse{ReadTime: timestamp(s.now())}
+	if begins {
+		f.begin()
+		response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotBegin{SnapshotBegin: &mirrorv1.SnapshotBegin{}}
+	} else {
+		for range maxSteps {
+			items, err := s.items(ctx, f, size)
+			if err != nil {
+				return nil, err
+			}
+			if f.in == nil {
+				response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotEnd{SnapshotEnd: &mirrorv1.SnapshotEnd{}}
+			} else if len(items) > 0 {
+				response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotItems{SnapshotItems: itemsToProto(items)}
+			}
+			if response.Snapshot != nil {
+				break
+			}
+		}
+	}
+	response.NextToken = f.token()
+	return response, nil
+}
+
 // WatchChanges sends changes as they happen.
 func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 	stream grpc.ServerStreamingServer[mirrorv1.WatchChangesResponse],
@@ -242,6 +270,7 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 		return err
 	}
 	defer f.Close()
+	size := cmp.Or(s.Page, maxChanges)
 	life := cmp.Or(s.Life, watchLife+mrand.N(watchSpread))
 	if expires := callerOf(ctx).Expires; !expires.IsZero() {
 		life = min(life, expires.Sub(s.now()))
@@ -264,10 +293,41 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 			Progress: &mirrorv1.ChangeProgress{CaughtUp: caughtUp, ReadTime: timestamp(s.now())},
 		}})
 	}
-	told := f.CaughtUp()
-	for err = progress(told); err == nil; {
+	told := f.in == nil && f.CaughtUp()
+	if beginsSnapshot(req) {
+		f.begin()
+		err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_SnapshotBegin{
+			SnapshotBegin: &mirrorv1.SnapshotBegin{},
+		}})
+		told = false
+	} else {
+		err = progress(told)
+	}
+	for err == nil && f.in != nil {
+		items, errItems := s.items(ctx, f, size)
+		switch {
+		case errItems != nil:
+			return errItems
+		case f.in == nil:
+			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_SnapshotEnd{
+				SnapshotEnd: &mirrorv1.SnapshotEnd{},
+			}})
+		case len(items) > 0:
+			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_SnapshotItems{
+				SnapshotItems: itemsToProto(items),
+			}})
+		}
+		select {
+		case <-over.C: // it goes on from the token
+			return err
+		case <-quiet.C:
+			err = progress(false)
+		default:
+		}
+	}
+	for err == nil {
 		var page feed.Page
-		if page, err = f.Read(ctx, f.match, maxChanges); err != nil {
+		if page, err = f.Read(ctx, f.match, size); err != nil {
 			return changesGone(err)
 		}
 		switch {

@@ -29,6 +29,11 @@ func (h *harness) happens(r mirror.Resource) *mirrorv1.Change {
 	return changesToProto([]mirror.Change{c})[0]
 }
 
+// deletes commits the deletion of a resource and tells of it.
+func (h *harness) deletes(r mirror.Resource) {
+	h.tailer.Committed([]mirror.Change{h.feed.DeletionOf(int(r.Bucket()), r)})
+}
+
 func resourceIn(project mirror.ProjectID, room mirror.RoomID, kind mirror.Kind) mirror.Resource {
 	return mirror.Resource{Project: project, Room: room, Kind: kind}
 }
@@ -207,11 +212,11 @@ func TestChangeTokensOverTheWire(t *testing.T) {
 	}
 	var at mirror.Position
 	at[r.Bucket()] = 4
-	ahead := formatChangeToken(identity.Feed, &at)
+	ahead := formatChangeToken(identity.Feed, &place{at: at})
 	wantStatus(t, list(project, ahead), codes.OutOfRange, fault.ReasonChangeTokenAhead)
 	wantStatus(t, watch(ahead), codes.OutOfRange, fault.ReasonChangeTokenAhead)
 	at[r.Bucket()] = 2
-	if err := list(project, formatChangeToken(identity.Feed, &at)); err != nil {
+	if err := list(project, formatChangeToken(identity.Feed, &place{at: at})); err != nil {
 		t.Errorf("ListChanges of what is left = %v", err)
 	}
 }

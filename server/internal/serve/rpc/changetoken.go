@@ -2,10 +2,15 @@ package rpc
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"math"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -14,22 +19,157 @@ import (
 // feedIdentity identifies the feed of one project in one database.
 type feedIdentity [16]byte
 
-// A change token is a version, the first bytes of the identity of the feed, a position, and a
-// checksum of all that. A position is the numbers of the buckets that have one, each as
-// the distance from the bucket before it and the number, both as varints. It grants no
-// access: every call is limited to what its caller sees. So it is not signed.
+// place is what a change token names: a position, or a place in a snapshot that was begun
+// there.
+type place struct {
+	at mirror.Position
+	// in is the place in a snapshot; nil behind it.
+	in *inSnapshot
+}
+
+// inSnapshot is a place in a snapshot.
+type inSnapshot struct {
+	// filters is a hash of what the snapshot selects.
+	filters [4]byte
+	// after is the last item that came; its kind alone if none of the kind did.
+	after mirror.Resource
+}
+
+// A change token is a version, an identifier of the feed, a check sum, a place that is
+// masked, and a CRC of all that, which tells a damaged token from that of another feed.
+//
+// The mask keeps from a caller who sees few rooms how much happens in all others. Its key
+// comes from the identity of the feed, which nobody outside of the database knows, and its
+// nonce is the check sum, which is one of what it masks: so a place has one token. A token
+// grants no access: every call is limited to what its caller sees.
 const (
-	changeTokenVersion = 1
+	changeTokenVersion = 2
 	tokenIdentity      = 8
+	tokenSum           = aes.BlockSize
+	tokenHeadSize      = 1 + tokenIdentity + tokenSum
 )
+
+// Tokens of version 1 are a version, the first bytes of the identity, a position and a CRC.
+// They stay valid: followers have stored them.
+const oldChangeTokenVersion = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var errChangeTokenMismatch = errors.New("change token of another feed")
+var (
+	errChangeTokenMismatch = errors.New("change token of another feed")
+	errSnapshotMismatch    = errors.New("change token of a snapshot with other filters")
+)
 
-// formatChangeToken returns the token of a position.
-func formatChangeToken(of feedIdentity, at *mirror.Position) string {
-	raw := append([]byte{changeTokenVersion}, of[:tokenIdentity]...)
+// secret returns what only who knows the identity knows, for a purpose.
+func (f feedIdentity) secret(purpose string, message ...[]byte) []byte {
+	mac := hmac.New(sha256.New, f[:])
+	mac.Write([]byte(purpose))
+	for _, m := range message {
+		mac.Write([]byte{0})
+		mac.Write(m)
+	}
+	return mac.Sum(nil)
+}
+
+// mask masks a place in a token, or takes the mask off.
+func (f feedIdentity) mask(body, sum []byte) {
+	block, err := aes.NewCipher(f.secret("mask of a change token"))
+	if err != nil {
+		panic(err) // the key has the size of a hash
+	}
+	cipher.NewCTR(block, sum).XORKeyStream(body, body)
+}
+
+// formatChangeToken returns the token of a place.
+func formatChangeToken(of feedIdentity, p *place) string {
+	body := appendPlace(nil, p)
+	sum := of.secret("check sum of a change token", body)[:tokenSum]
+	of.mask(body, sum)
+	raw := append([]byte{changeTokenVersion}, of.secret("identifier of a feed")[:tokenIdentity]...)
+	raw = append(append(raw, sum...), body...)
+	raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(raw, castagnoli))
+	return base64.RawURLEncoding.EncodeToString(raw)
+}
+
+// parseChangeToken returns the place of a token. It accepts only what formatChangeToken
+// writes for this feed, so every place has one spelling, and what it wrote before.
+func parseChangeToken(token string, of feedIdentity) (p place, err error) {
+	raw, err := decodeBase64(token)
+	if err != nil || len(raw) < 1+tokenIdentity+crc32.Size {
+		return p, errTokenInvalid
+	}
+	raw, crc := raw[:len(raw)-crc32.Size], raw[len(raw)-crc32.Size:]
+	if crc32.Checksum(raw, castagnoli) != binary.BigEndian.Uint32(crc) {
+		return p, errTokenInvalid
+	}
+	identity := of.secret("identifier of a feed")
+	switch {
+	case raw[0] == oldChangeTokenVersion:
+		identity = of[:]
+	case raw[0] != changeTokenVersion || len(raw) <= tokenHeadSize:
+		return p, errTokenInvalid
+	}
+	if !hmac.Equal(raw[1:1+tokenIdentity], identity[:tokenIdentity]) {
+		return p, errChangeTokenMismatch
+	}
+	if raw[0] == oldChangeTokenVersion {
+		p.at, err = parsePosition(raw[1+tokenIdentity:])
+		return p, err
+	}
+	sum, body := raw[1+tokenIdentity:tokenHeadSize], raw[tokenHeadSize:]
+	of.mask(body, sum)
+	if !hmac.Equal(sum, of.secret("check sum of a change token", body)[:tokenSum]) {
+		return p, errTokenInvalid
+	}
+	return parsePlace(body)
+}
+
+// appendPlace adds a place: whether it is in a snapshot and, if so, where; and the position.
+func appendPlace(raw []byte, p *place) []byte {
+	if p.in == nil {
+		return appendPosition(append(raw, 0), &p.at)
+	}
+	raw = append(append(raw, 1), p.in.filters[:]...)
+	raw = binary.AppendUvarint(raw, uint64(p.in.after.Kind)) //nolint:gosec // positive
+	for _, id := range []string{string(p.in.after.Room), p.in.after.ID} {
+		raw = append(binary.AppendUvarint(raw, uint64(len(id))), id...)
+	}
+	return appendPosition(raw, &p.at)
+}
+
+// parsePlace reads what appendPlace writes.
+func parsePlace(body []byte) (p place, err error) {
+	rest := body[1:]
+	if body[0] == 1 {
+		p.in = &inSnapshot{}
+		rest = rest[copy(p.in.filters[:], rest):]
+		kind, n := binary.Uvarint(rest)
+		if n <= 0 || kind > math.MaxInt16 {
+			return place{}, errTokenInvalid
+		}
+		rest = rest[n:]
+		var ids [2]string
+		for i := range ids {
+			size, n := binary.Uvarint(rest)
+			if n <= 0 || size > uint64(len(rest)-n) { //nolint:gosec // positive
+				return place{}, errTokenInvalid
+			}
+			ids[i], rest = string(rest[n:n+int(size)]), rest[n+int(size):] //nolint:gosec // at most the length of rest
+		}
+		p.in.after = mirror.Resource{Kind: mirror.Kind(kind), Room: mirror.RoomID(ids[0]), ID: ids[1]}
+	}
+	if p.at, err = parsePosition(rest); err == nil && !bytes.Equal(appendPlace(nil, &p), body) {
+		err = errTokenInvalid
+	}
+	if err != nil {
+		return place{}, err
+	}
+	return p, nil
+}
+
+// appendPosition adds a position: the numbers of the buckets that have one, each as the
+// distance from the bucket before it and the number, both as varints.
+func appendPosition(raw []byte, at *mirror.Position) []byte {
 	last := -1
 	for bucket, n := range at {
 		if n > 0 {
@@ -38,23 +178,13 @@ func formatChangeToken(of feedIdentity, at *mirror.Position) string {
 			last = bucket
 		}
 	}
-	raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(raw, castagnoli))
-	return base64.RawURLEncoding.EncodeToString(raw)
+	return raw
 }
 
-// parseChangeToken returns the position of a token. It accepts only what formatChangeToken
-// writes for this feed, so every position has one spelling.
-func parseChangeToken(token string, of feedIdentity) (at mirror.Position, err error) {
-	raw, err := decodeBase64(token)
-	if err != nil || len(raw) < 1+tokenIdentity+crc32.Size || raw[0] != changeTokenVersion {
-		return at, errTokenInvalid
-	}
-	body, sum := raw[:len(raw)-crc32.Size], raw[len(raw)-crc32.Size:]
-	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(sum) {
-		return at, errTokenInvalid
-	}
+// parsePosition reads what appendPosition writes, and nothing else.
+func parsePosition(raw []byte) (at mirror.Position, err error) {
 	last := -1
-	for rest := body[1+tokenIdentity:]; len(rest) > 0; {
+	for rest := raw; len(rest) > 0; {
 		distance, i := binary.Uvarint(rest)
 		n, j := uint64(0), 0
 		if i > 0 {
@@ -68,10 +198,7 @@ func parseChangeToken(token string, of feedIdentity) (at mirror.Position, err er
 		at[last] = int64(n)
 		rest = rest[i+j:]
 	}
-	if !bytes.Equal(body[1:1+tokenIdentity], of[:tokenIdentity]) {
-		return mirror.Position{}, errChangeTokenMismatch
-	}
-	if formatChangeToken(of, &at) != token { // a varint that is longer than it needs to be
+	if !bytes.Equal(appendPosition(nil, &at), raw) { // a varint that is longer than it needs to be
 		return mirror.Position{}, errTokenInvalid
 	}
 	return at, nil
@@ -79,8 +206,11 @@ func parseChangeToken(token string, of feedIdentity) (at mirror.Position, err er
 
 func badChangeToken(err error) error {
 	reason, public := fault.ReasonChangeTokenInvalid, "the change token is not valid"
-	if errors.Is(err, errChangeTokenMismatch) {
+	switch {
+	case errors.Is(err, errChangeTokenMismatch):
 		reason, public = fault.ReasonChangeTokenMismatch, "the change token belongs to another project or another database"
+	case errors.Is(err, errSnapshotMismatch):
+		reason, public = fault.ReasonChangeTokenMismatch, "the change token belongs to a snapshot with other filters"
 	}
 	f := fault.Wrap(err, fault.Invalid, reason, public)
 	f.Fields = []fault.Field{{Path: "token", Problem: "must be a token of this feed"}}

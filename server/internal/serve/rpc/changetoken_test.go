@@ -1,10 +1,13 @@
 package rpc
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"reflect"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -27,13 +30,31 @@ func positions() *rapid.Generator[mirror.Position] {
 	})
 }
 
+// places are positions, some of them in a snapshot.
+func places() *rapid.Generator[place] {
+	return rapid.Custom(func(t *rapid.T) place {
+		p := place{at: positions().Draw(t, "position")}
+		if rapid.Bool().Draw(t, "in a snapshot") {
+			p.in = &inSnapshot{after: mirror.Resource{
+				Kind: rapid.SampledFrom(mirror.Kinds()).Draw(t, "kind"),
+				Room: mirror.RoomID(rapid.String().Draw(t, "room")), ID: rapid.String().Draw(t, "id"),
+			}}
+			copy(p.in.filters[:], rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "filters"))
+		}
+		return p
+	})
+}
+
 func TestChangeTokens(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		want := positions().Draw(t, "position")
+		want := places().Draw(t, "place")
 		token := formatChangeToken(thisFeed, &want)
-		if got, err := parseChangeToken(token, thisFeed); err != nil || got != want {
+		if got, err := parseChangeToken(token, thisFeed); err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("parse = %v, %v; want %v", got, err, want)
+		}
+		if again := formatChangeToken(thisFeed, &want); again != token {
+			t.Fatalf("two tokens of a place: %s and %s", token, again)
 		}
 		if got, err := parseChangeToken(token, otherFeed); !errors.Is(err, errChangeTokenMismatch) {
 			t.Fatalf("parse for another feed = %v, %v; want %v", got, err, errChangeTokenMismatch)
@@ -47,33 +68,84 @@ func TestChangeTokens(t *testing.T) {
 		damaged := append([]byte(nil), raw...)
 		damaged[at] ^= byte(rapid.IntRange(1, 255).Draw(t, "bits"))
 		for what, bad := range map[string][]byte{"damaged": damaged, "cut off": raw[:at]} {
-			if got, err := parseChangeToken(base64.RawURLEncoding.EncodeToString(bad), thisFeed); err == nil {
-				t.Fatalf("parse of one that is %s = %v; want an error", what, got)
+			if got, err := parseChangeToken(base64.RawURLEncoding.EncodeToString(bad), thisFeed); !errors.Is(err,
+				errTokenInvalid) {
+				t.Fatalf("parse of one that is %s = %v, %v; want %v", what, got, err, errTokenInvalid)
 			}
 		}
 	})
 }
 
+// Tokens that the first version has given are good as long as what they name is kept.
+func TestOldChangeTokens(t *testing.T) {
+	t.Parallel()
+	for token, want := range map[string]mirror.Position{
+		"AQECAwAAAAAA4l1Rhg":                  {},
+		"AQECAwAAAAAAAawC_wGAgICAgICAAgUrURM": {0: 300, 255: 1 << 50},
+	} {
+		if got, err := parseChangeToken(token, thisFeed); err != nil || got.at != want || got.in != nil {
+			t.Errorf("parse of %s = %v, %v; want %v", token, got, err, want)
+		}
+		if got, err := parseChangeToken(token, otherFeed); !errors.Is(err, errChangeTokenMismatch) {
+			t.Errorf("parse of %s for another feed = %v, %v; want %v", token, got, err, errChangeTokenMismatch)
+		}
+	}
+}
+
+// What a token is made of does not show in it: tokens of places that differ in one number
+// have nothing in common behind what names the feed.
+func TestChangeTokensTellNothing(t *testing.T) {
+	t.Parallel()
+	raw := func(n int64) []byte {
+		raw, err := base64.RawURLEncoding.DecodeString(formatChangeToken(thisFeed, &place{at: mirror.Position{7: n, 9: 1000}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	a, b := raw(500), raw(501)
+	if len(a) != len(b) || !bytes.Equal(a[:1+tokenIdentity], b[:1+tokenIdentity]) {
+		t.Fatalf("tokens of one feed: %x and %x; want one size and one beginning", a, b)
+	}
+	same := 0
+	for i := tokenHeadSize; i < len(a); i++ {
+		if a[i] == b[i] {
+			same++
+		}
+	}
+	if body := len(a) - tokenHeadSize; same > body/2 || bytes.Contains(a, thisFeed[:3]) {
+		t.Errorf("%d of %d bytes of %x and %x are the same; want few, and nothing of the identity", same, body, a, b)
+	}
+}
+
 // The longest token fits a header and a column of 4 KiB.
 func TestLongestChangeToken(t *testing.T) {
 	t.Parallel()
-	var p mirror.Position
-	for bucket := range p {
-		p[bucket] = 1 << 40
+	var p place
+	for bucket := range p.at {
+		p.at[bucket] = 1 << 40
 	}
 	if n := len(formatChangeToken(thisFeed, &p)); n > 3<<10 {
 		t.Fatalf("a token has %d bytes; want at most 3 KiB", n)
 	}
-	if token := formatChangeToken(thisFeed, &mirror.Position{}); token == "" {
+	p.in = &inSnapshot{after: mirror.Resource{
+		Kind: mirror.KindThread, Room: mirror.RoomID(strings.Repeat("r", mirror.MaxRoomID)),
+		ID: strings.Repeat("t", mirror.MaxResourceID),
+	}}
+	if n := len(formatChangeToken(thisFeed, &p)); n > 4<<10 {
+		t.Fatalf("a token in a snapshot has %d bytes; want at most 4 KiB", n)
+	}
+	if token := formatChangeToken(thisFeed, &place{}); token == "" {
 		t.Fatal("the token of the beginning is empty")
 	}
 }
 
 func FuzzChangeToken(f *testing.F) {
-	for _, p := range []mirror.Position{{}, {1}, {0: 300, 255: 1 << 50}} {
-		f.Add(formatChangeToken(thisFeed, &p))
-		f.Add(formatChangeToken(otherFeed, &p))
+	for _, at := range []mirror.Position{{}, {1}, {0: 300, 255: 1 << 50}} {
+		f.Add(formatChangeToken(thisFeed, &place{at: at}))
+		f.Add(formatChangeToken(otherFeed, &place{at: at}))
 	}
+	f.Add("AQECAwAAAAAAAawC_wGAgICAgICAAgUrURM")
 	f.Add("")
 	f.Add("AQ")
 	f.Add("\x01\x05")                                 // number 5 of the first bucket
@@ -81,21 +153,36 @@ func FuzzChangeToken(f *testing.F) {
 	f.Add("\x80\x02\x01\x01\x01")                     // beyond the last bucket
 	f.Add("\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7f") // the largest number of nine bytes
 	f.Fuzz(func(t *testing.T, text string) {
+		if p, err := parseChangeToken(text, thisFeed); err != nil && p != (place{}) {
+			t.Fatalf("parse = %v with error %v; want no place", p, err)
+		}
 		// No fuzzer guesses a checksum, so the text is also a position for which one is made.
-		raw := append([]byte{changeTokenVersion}, thisFeed[:tokenIdentity]...)
+		raw := append([]byte{oldChangeTokenVersion}, thisFeed[:tokenIdentity]...)
 		raw = append(raw, text...)
 		raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(raw, castagnoli))
-		for _, token := range []string{text, base64.RawURLEncoding.EncodeToString(raw)} {
-			at, err := parseChangeToken(token, thisFeed)
-			if err != nil {
-				if at != (mirror.Position{}) {
-					t.Fatalf("parse = %v with error %v; want no position", at, err)
-				}
-				continue
-			}
-			if again := formatChangeToken(thisFeed, &at); again != token {
-				t.Fatalf("token %q = %v, of which the token is %q", token, at, again)
-			}
+		p, err := parseChangeToken(base64.RawURLEncoding.EncodeToString(raw), thisFeed)
+		if err != nil && p != (place{}) || err == nil && (p.in != nil || string(appendPosition(nil, &p.at)) != text) {
+			t.Fatalf("position %x = %v, %v, which is written %x", text, p, err, appendPosition(nil, &p.at))
+		}
+		if again, err := parseChangeToken(formatChangeToken(thisFeed, &p), thisFeed); err != nil ||
+			!reflect.DeepEqual(again, p) {
+			t.Fatalf("token of %v = %v, %v", p, again, err)
+		}
+	})
+}
+
+// What is behind the mask is read as strictly: a place has one spelling.
+func FuzzPlace(f *testing.F) {
+	f.Add(appendPlace(nil, &place{at: mirror.Position{0: 300, 255: 1 << 50}}))
+	f.Add(appendPlace(nil, &place{in: &inSnapshot{after: mirror.Resource{Kind: mirror.KindThread, Room: "r", ID: "t"}}}))
+	f.Add([]byte{1, 0, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if len(body) == 0 {
+			return // no token has that
+		}
+		p, err := parsePlace(body)
+		if err == nil && !bytes.Equal(appendPlace(nil, &p), body) || err != nil && p != (place{}) {
+			t.Fatalf("place of %x = %v, %v, which is written %x", body, p, err, appendPlace(nil, &p))
 		}
 	})
 }

@@ -122,8 +122,11 @@ func New(cfg Config) *Services {
 			common: c, MirrorDeps: cfg.Mirror, fresh: freshness,
 			documents: documents.New(cfg.Mirror.Query, freshness, cfg.Mirror.Documents),
 		},
-		change: &changeService{common: c, ChangeDeps: cfg.Change, identities: make(map[mirror.ProjectID]knownIdentity)},
-		admin:  &adminService{common: c, AdminDeps: cfg.Admin},
+		change: &changeService{
+			common: c, ChangeDeps: cfg.Change, identities: make(map[mirror.ProjectID]knownIdentity),
+			snapshots: make(chan struct{}, snapshotReaders),
+		},
+		admin: &adminService{common: c, AdminDeps: cfg.Admin},
 	}
 	s.SetServing(false)
 	return s

@@ -189,7 +189,7 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 	t.Parallel()
 	overProject := map[string]bool{
 		"Events": true, "Rooms": true, "Documents": true, "Threads": true, "Comments": true, "UserSessions": true,
-		"Notifications": true, "TaskList": true, "RoomIDs": true, "LastEvents": true,
+		"Copies": true, "Notifications": true, "TaskList": true, "RoomIDs": true, "LastEvents": true,
 		"Due": true, "NextDue": true, "NextLeaseEnd": true, "Counts": true,
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Stop": true, "Event": true,

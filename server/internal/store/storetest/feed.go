@@ -1,9 +1,11 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +23,8 @@ var feedCases = []testCase{
 	{"changes are trimmed from the beginning", changesTrimmed},
 	{"feed keeps its identity", feedIdentity},
 	{"feed gets another identity", feedForgotten},
+	{"copies are listed with their revisions and epochs", copiesListed},
+	{"copies are listed in pages, by room", copiesInPages},
 	{"what fails takes no number", changesWithoutGaps},
 	{"reader that follows writers misses nothing", changesFollowed},
 }
@@ -237,6 +241,113 @@ func feedForgotten(e *env) {
 	p, err := e.Project(e.ctx(), project)
 	e.must("Project", err)
 	e.want("Liveblocks' id of the project", p.LiveblocksID, "6606")
+}
+
+func (e *env) copies(f store.CopyFilter) []mirror.Change {
+	e.Helper()
+	f.Project = project
+	if f.Limit == 0 {
+		f.Limit = 100
+	}
+	copies, err := e.Copies(e.ctx(), f)
+	e.must("Copies", err)
+	return copies
+}
+
+// The copies of a kind are what readers see of it, and what the feed told of them last.
+func copiesListed(e *env) {
+	const a, b, gone, anew = "a", "b", "gone", "anew"
+	for _, id := range []mirror.RoomID{gone, anew, b, a} {
+		e.mirrorBoth(id)
+		e.mirrorDocument(mirror.Resource{Project: project, Room: id, Kind: mirror.KindYdoc, ID: "guid"}, "update")
+		e.mirrorThread(id, threadIn("th_1", 1))
+		e.mirrorThread(id, threadIn("th_2", 1))
+		e.mirrorUsers(id, mirror.ActiveUser{ConnectionID: 1, UserID: "ann"})
+		e.pass(time.Minute)
+	}
+	e.upsertSessions(e.session(a, "msg_0", 1))
+	e.deleteThread(threadOf(a, "th_1"))
+	e.mirrorDocument(storageOf(a), `{"a":2}`)
+	e.mirrorThread(b, threadIn("th_1", 2))
+	e.deleteRoom(gone)
+	e.deleteRoom(anew)
+	e.pass(time.Hour)
+	content := e.roomContent(`{}`)
+	content.CreateTime = e.now
+	e.mirrorRoom(anew, content)
+	e.mirrorDocument(storageOf(anew), `{"anew":1}`)
+	e.mirrorGroup(groupIn("g_1", 1))
+	e.mirrorGroup(groupIn("g_2", 1))
+	e.request(mirror.Request{Resource: groupOf("g_1")})
+	e.missItem(groupOf("g_1"))
+	_, err := e.listItems(itemKits[mirror.KindGroup], store.GroupItem(groupIn("g_2", 1)))
+	e.must("ApplyList", err)
+	e.missItem(groupOf("g_1"))
+
+	// What the feed tells, applied in order.
+	held := make(map[mirror.Resource]mirror.Change)
+	for bucket := range int16(mirror.Buckets) {
+		for _, c := range e.entries(bucket, 0, 1000) {
+			c.CommitTime = time.Time{}
+			for r := range held {
+				if r.Project == c.Resource.Project && r.Room == c.Resource.Room && held[r].Epoch < c.Epoch {
+					delete(held, r)
+				}
+			}
+			if held[c.Resource] = c; c.Kind == mirror.ChangeDeleted {
+				delete(held, c.Resource)
+			}
+		}
+	}
+	for _, kind := range mirror.Kinds() {
+		want := []mirror.Change(nil)
+		for _, c := range held {
+			history := kind == mirror.KindUserSessions || kind == mirror.KindNotification
+			if c.Resource.Kind == kind && !history {
+				want = append(want, c)
+			}
+		}
+		slices.SortFunc(want, func(a, b mirror.Change) int {
+			return cmp.Or(cmp.Compare(a.Resource.Room, b.Resource.Room), cmp.Compare(a.Resource.ID, b.Resource.ID))
+		})
+		got := e.copies(store.CopyFilter{Kind: kind})
+		if kind == mirror.KindActiveUsers { // readers see those of the new room too: nobody is there
+			got = slices.DeleteFunc(got, func(c mirror.Change) bool { return c.Resource.Room == anew })
+		}
+		e.want("Copies of kind "+kind.String(), got, want)
+	}
+}
+
+func copiesInPages(e *env) {
+	for i := range 7 {
+		id := mirror.RoomID(fmt.Sprint(i%2, "/", i))
+		e.mirrorBoth(id)
+		for j := range i % 3 {
+			e.mirrorThread(id, threadIn(fmt.Sprint("th_", j), 1))
+		}
+	}
+	e.mirrorGroup(groupIn("g_1", 1))
+	for _, kind := range []mirror.Kind{mirror.KindRoom, mirror.KindStorage, mirror.KindThread, mirror.KindGroup} {
+		for _, rooms := range []store.Prefixes{nil, {}, {"0/"}, {"0/2", "1/"}, {"1/3"}, {"2"}} {
+			want := e.copies(store.CopyFilter{Kind: kind})
+			want = slices.DeleteFunc(want, func(c mirror.Change) bool { return !rooms.Select(c.Resource.Room) })
+			for limit := range 4 {
+				var got []mirror.Change
+				for f := (store.CopyFilter{Kind: kind, Rooms: rooms, Limit: limit + 1}); ; {
+					page := e.copies(f)
+					got = append(got, page...)
+					if len(page) < f.Limit {
+						break
+					}
+					last := page[len(page)-1].Resource
+					f.AfterRoom, f.AfterID = last.Room, last.ID
+				}
+				if len(got)+len(want) > 0 {
+					e.want(fmt.Sprintf("Copies of kind %v in %q, %d a page", kind, rooms, limit+1), got, want)
+				}
+			}
+		}
+	}
 }
 
 func changesWithoutGaps(e *env) {

@@ -105,6 +105,16 @@ func mutants() []mutant {
 			func(b base) store.Store { return &forgetsEpochs{b} },
 		},
 		{
+			"lists copies of deleted rooms",
+			[]string{"copies are listed with their revisions and epochs"},
+			func(b base) store.Store { return &copiesDeleted{b} },
+		},
+		{
+			"lists copies of all rooms",
+			[]string{"copies are listed in pages, by room"},
+			func(b base) store.Store { return &copiesOfAll{b} },
+		},
+		{
 			"trims without notice",
 			[]string{"changes are trimmed from the beginning"},
 			func(b base) store.Store { return &trimsSilently{b} },
@@ -785,6 +795,31 @@ func (m *forgetsEpochs) Changes(ctx context.Context, ranges []store.ChangeRange)
 		entries[i].Epoch = 0
 	}
 	return entries, err
+}
+
+type copiesDeleted struct{ base }
+
+func (m *copiesDeleted) Copies(ctx context.Context, f store.CopyFilter) (out []mirror.Change, err error) {
+	if f.Kind != mirror.KindRoom {
+		return m.Store.Copies(ctx, f)
+	}
+	rooms, err := m.Rooms(ctx, store.RoomFilter{
+		Project: f.Project, Rooms: f.Rooms, Deleted: true, After: f.AfterRoom, Limit: f.Limit,
+	})
+	for _, r := range rooms {
+		id := mirror.Resource{Project: f.Project, Room: r.ID, Kind: mirror.KindRoom}
+		out = append(out, mirror.Change{
+			Bucket: id.Bucket(), Number: r.Freshness.Revision, Resource: id, Kind: mirror.ChangeUpserted, Epoch: r.Epoch,
+		})
+	}
+	return out, err
+}
+
+type copiesOfAll struct{ base }
+
+func (m *copiesOfAll) Copies(ctx context.Context, f store.CopyFilter) ([]mirror.Change, error) {
+	f.Rooms = nil
+	return m.Store.Copies(ctx, f)
 }
 
 type trimsSilently struct{ base }

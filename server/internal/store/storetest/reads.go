@@ -81,6 +81,9 @@ func Reads() []Read {
 			return err
 		}),
 		byKey("Oldest", func(ctx context.Context, s store.Store) error { _, err := s.Oldest(ctx, project); return err }),
+		copies(store.CopyFilter{
+			Project: project, Rooms: rooms, AfterRoom: id, AfterID: id, Limit: limit,
+		}),
 		lists("Events", store.Store.Events, store.EventFilter{
 			Project:   project,
 			Rooms:     rooms,
@@ -171,6 +174,21 @@ func Reads() []Read {
 			Limit:     limit,
 		}),
 	)
+}
+
+// copies are the lists of the copies of kinds, those of groups in all rooms.
+func copies(full store.CopyFilter) (all []Read) {
+	for _, kind := range []mirror.Kind{
+		mirror.KindRoom, mirror.KindStorage, mirror.KindThread, mirror.KindActiveUsers, mirror.KindGroup,
+	} {
+		full.Kind = kind
+		for _, f := range combinations(full, "Kind") {
+			if kind != mirror.KindGroup || f.Rooms == nil {
+				all = append(all, Read{"Copies", f, true, func(ctx context.Context, s store.Store) { _, _ = s.Copies(ctx, f) }})
+			}
+		}
+	}
+	return all
 }
 
 // lists are one list with every combination of its filters.

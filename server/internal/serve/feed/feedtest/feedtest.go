@@ -2,9 +2,11 @@
 package feedtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -38,11 +40,20 @@ func (d *Database) Commit(bucket int) mirror.Change {
 
 // CommitOf adds a change of a resource, in any bucket.
 func (d *Database) CommitOf(bucket int, r mirror.Resource) mirror.Change {
+	return d.commit(bucket, r, mirror.ChangeUpserted)
+}
+
+// DeletionOf adds the deletion of a resource.
+func (d *Database) DeletionOf(bucket int, r mirror.Resource) mirror.Change {
+	return d.commit(bucket, r, mirror.ChangeDeleted)
+}
+
+func (d *Database) commit(bucket int, r mirror.Resource, kind mirror.ChangeKind) mirror.Change {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := mirror.Change{
 		Bucket: int16(bucket), Number: int64(len(d.entries[bucket])) + 1, CommitTime: time.Now(), //nolint:gosec // a bucket
-		Kind: mirror.ChangeUpserted, Resource: r,
+		Kind: kind, Resource: r,
 	}
 	d.entries[bucket] = append(d.entries[bucket], c)
 	return c
@@ -142,6 +153,44 @@ func (d *Database) Changes(_ context.Context, ranges []store.ChangeRange) (out [
 	for _, r := range ranges {
 		for n := max(r.After, d.trimmed[r.Bucket]); n < min(r.To, int64(len(d.entries[r.Bucket])-d.Lag)); n++ {
 			out = append(out, d.entries[r.Bucket][n])
+		}
+	}
+	return out, err
+}
+
+// Live returns the last change of each resource that was not deleted since, whatever its room
+// is, in the order of keys and without times.
+func (d *Database) Live() []mirror.Change {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.live()
+}
+
+func (d *Database) live() []mirror.Change {
+	last := make(map[mirror.Resource]mirror.Change)
+	for bucket := range d.entries {
+		for _, c := range d.entries[bucket] {
+			c.CommitTime = time.Time{}
+			if last[c.Resource] = c; c.Kind == mirror.ChangeDeleted {
+				delete(last, c.Resource)
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Values(last), func(a, b mirror.Change) int {
+		return cmp.Or(cmp.Compare(a.Resource.Room, b.Resource.Room), cmp.Compare(a.Resource.ID, b.Resource.ID))
+	})
+}
+
+// Copies is that of [store.Feed].
+func (d *Database) Copies(_ context.Context, f store.CopyFilter) (out []mirror.Change, err error) {
+	unlock, err := d.query()
+	defer unlock()
+	for _, c := range d.live() {
+		r := c.Resource
+		after := cmp.Or(cmp.Compare(r.Room, f.AfterRoom), cmp.Compare(r.ID, f.AfterID)) > 0
+		if r.Project == f.Project && r.Kind == f.Kind && f.Rooms.Select(r.Room) && len(out) < f.Limit &&
+			(after || f.AfterRoom == "" && f.AfterID == "") {
+			out = append(out, c)
 		}
 	}
 	return out, err

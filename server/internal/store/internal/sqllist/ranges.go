@@ -12,23 +12,6 @@ import (
 // A list for a caller that sees the rooms with some prefixes reads one range of an index
 // for each of them. What is outside of the ranges is not read.
 
-// narrowed returns the prefixes of the ids that begin with one of rooms and with prefix.
-func narrowed(rooms store.Prefixes, prefix string) []string {
-	if rooms == nil {
-		return []string{prefix}
-	}
-	var both []string
-	for _, room := range rooms {
-		switch {
-		case strings.HasPrefix(room, prefix):
-			both = append(both, room)
-		case strings.HasPrefix(prefix, room):
-			both = append(both, prefix)
-		}
-	}
-	return both
-}
-
 // byRanges reads a page of a list that is ordered by room first: the ranges one after the
 // other. read reads one of them, behind where the page begins.
 func byRanges[T any](prefixes []string, after mirror.RoomID, limit int,

@@ -83,7 +83,7 @@ func (r *Reader) Room(ctx context.Context, room mirror.Resource, deleted bool) (
 
 // Rooms uses the index by room id.
 func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, error) {
-	return byRanges(narrowed(f.Rooms, f.Prefix), f.After, f.Limit, func(prefix string, limit int) ([]mirror.Room, error) {
+	return byRanges(f.Rooms.Within(f.Prefix), f.After, f.Limit, func(prefix string, limit int) ([]mirror.Room, error) {
 		f.Prefix = prefix
 		s := r.query(r.selectRooms(), true).whereListed(f).page([]string{"r.room_id"}, limit)
 		return list(ctx, r, "list rooms", s, scanRoom(f.Project))
@@ -93,7 +93,7 @@ func (r *Reader) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Room, 
 // RoomIDs uses the same index, and reads no states.
 func (r *Reader) RoomIDs(ctx context.Context, f store.RoomFilter) ([]mirror.RoomID, error) {
 	return byRanges(
-		narrowed(f.Rooms, f.Prefix),
+		f.Rooms.Within(f.Prefix),
 		f.After,
 		f.Limit,
 		func(prefix string, limit int) ([]mirror.RoomID, error) {
@@ -201,7 +201,7 @@ join mirror_room r on `+onKey("r", "d", "d.room_id")+"\n"+r.state("d", "d.room_i
 
 // Documents uses the index by room id.
 func (r *Reader) Documents(ctx context.Context, f store.DocumentFilter) ([]mirror.Document, error) {
-	return byRanges(narrowed(f.Rooms, f.Prefix), f.AfterRoom, f.Limit,
+	return byRanges(f.Rooms.Within(f.Prefix), f.AfterRoom, f.Limit,
 		func(prefix string, limit int) ([]mirror.Document, error) {
 			f := f
 			f.Prefix, f.Limit = prefix, limit
@@ -255,7 +255,7 @@ func (r *Reader) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Tas
 		}
 		return r.taskList(ctx, f, "")
 	}
-	return byRanges(narrowed(f.Rooms, ""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Task, error) {
+	return byRanges(f.Rooms.Within(""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Task, error) {
 		f := f
 		f.Limit = limit
 		if string(f.AfterRoom) < prefix {

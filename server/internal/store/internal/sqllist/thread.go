@@ -60,7 +60,7 @@ func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Th
 		}
 		return r.threads(ctx, f, "")
 	}
-	return byRanges(narrowed(f.Rooms, ""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Thread, error) {
+	return byRanges(f.Rooms.Within(""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Thread, error) {
 		f := f
 		f.Limit = limit
 		if string(f.AfterRoom) < prefix {
@@ -232,7 +232,7 @@ func (r *Reader) Comments(ctx context.Context, f store.CommentFilter) ([]mirror.
 		}
 		return r.comments(ctx, f, "")
 	}
-	return byRanges(narrowed(f.Rooms, ""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Comment, error) {
+	return byRanges(f.Rooms.Within(""), f.AfterRoom, f.Limit, func(prefix string, limit int) ([]mirror.Comment, error) {
 		f := f
 		f.Limit = limit
 		if string(f.AfterRoom) < prefix {
