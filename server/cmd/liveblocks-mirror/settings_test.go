@@ -115,6 +115,7 @@ var wrongSettings = []wrong{
 	{"MIRROR_BUSY_POLL", "-3s"},
 	{"MIRROR_SAFETY_POLL", "0s"},
 	{"MIRROR_FEED_POLL", "-1s"},
+	{"MIRROR_FEED_WATCHERS_PER_CALLER", "-1"},
 	{"MIRROR_SWEEP_INTERVAL", "-1h"},
 	{"MIRROR_SWEEP_INTERVAL", "hourly"},
 	{"MIRROR_FULL_SWEEP_INTERVAL", "-1h"},

@@ -371,7 +371,7 @@ export interface paths {
         };
         /**
          * WatchChanges sends changes as they happen. The first response comes at once.
-         * @description The stream ends with OK after about an hour: start again from the last token. It ends with RESOURCE_EXHAUSTED, reason WATCHER_TOO_SLOW, if a response could not be sent for 30 seconds; the last token that arrived is good.
+         * @description The stream ends with OK after about an hour, and when the feed may have been reset: start again from the last token. It ends with RESOURCE_EXHAUSTED, reason WATCHER_TOO_SLOW, if a response could not be sent for 30 seconds; the last token that arrived is good.
          *
          *     Over HTTP, the body is a stream of server-sent events if the request accepts text/event-stream, where the header Last-Event-ID is the token, and otherwise one response in JSON per line. A failure in the middle is an event called error, or a line with the member error.
          */
@@ -379,7 +379,7 @@ export interface paths {
         put?: never;
         /**
          * WatchChanges sends changes as they happen. The first response comes at once.
-         * @description The stream ends with OK after about an hour: start again from the last token. It ends with RESOURCE_EXHAUSTED, reason WATCHER_TOO_SLOW, if a response could not be sent for 30 seconds; the last token that arrived is good.
+         * @description The stream ends with OK after about an hour, and when the feed may have been reset: start again from the last token. It ends with RESOURCE_EXHAUSTED, reason WATCHER_TOO_SLOW, if a response could not be sent for 30 seconds; the last token that arrived is good.
          *
          *     Over HTTP, the body is a stream of server-sent events if the request accepts text/event-stream, where the header Last-Event-ID is the token, and otherwise one response in JSON per line. A failure in the middle is an event called error, or a line with the member error.
          */
@@ -1103,7 +1103,7 @@ export interface components {
             caughtUp: boolean;
             /**
              * Format: date-time
-             * @description When that was found out. Without several replicas, nothing later is missing.
+             * @description When the database was last asked for what other replicas have written. What the replica that answers has written since is not missing.
              */
             readTime?: string;
         };
@@ -1435,6 +1435,8 @@ export interface components {
             receiveTime?: string;
             /** @description The room that the event names. Empty if it names none or the id cannot be stored. */
             roomId: string;
+            /** @description Which signing secret verified the delivery: the first eight digits of the SHA-256 of the secret, as in "printf %s whsec_... | sha256sum". Empty in events that versions without this field have recorded. */
+            secretFingerprint: string;
             /**
              * Format: date-time
              * @description When the delivery was signed, according to its header webhook-timestamp.
@@ -1445,6 +1447,8 @@ export interface components {
              * @description When the change happened, according to the payload. Absent if the payload does not say.
              */
             sourceTime?: string;
+            /** @description The thread that the event names. Empty if it names none, and in events that versions without this field have recorded. */
+            threadId: string;
             /** @description The event type, such as "storageUpdated". It is a string and not an enum because Liveblocks can add types at any time. Empty if it cannot be read. */
             type: string;
             /** @description The user that the event names. Empty if it names none. */
@@ -1825,7 +1829,7 @@ export interface components {
             nextToken: string;
             /**
              * Format: date-time
-             * @description When the feed was read.
+             * @description When the database was last asked for what other replicas have written. What the replica that answers has written since is not missing.
              */
             readTime?: string;
             /** @description That a snapshot begins. */
@@ -3757,6 +3761,8 @@ export interface operations {
                 view?: components["schemas"]["EventView"];
                 /** @description Return only events with this outcome. Unspecified means all. */
                 outcome?: components["schemas"]["EventOutcome"];
+                /** @description Return only events that name this thread. Empty means all events. */
+                threadId?: string;
             };
             header?: never;
             path?: never;

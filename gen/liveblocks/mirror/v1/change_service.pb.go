@@ -192,7 +192,8 @@ type ListChangesResponse struct {
 	NextToken string `protobuf:"bytes,2,opt,name=next_token,json=nextToken,proto3" json:"next_token,omitempty"`
 	// Whether there was nothing more at read_time.
 	CaughtUp bool `protobuf:"varint,3,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
-	// When the feed was read.
+	// When the database was last asked for what other replicas have written. What the replica
+	// that answers has written since is not missing.
 	ReadTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
 	// What the response tells instead of changes while it is in a snapshot.
 	//
@@ -671,7 +672,8 @@ type ChangeProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether there was nothing more at read_time.
 	CaughtUp bool `protobuf:"varint,1,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
-	// When that was found out. Without several replicas, nothing later is missing.
+	// When the database was last asked for what other replicas have written. What the replica
+	// that answers has written since is not missing.
 	ReadTime      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

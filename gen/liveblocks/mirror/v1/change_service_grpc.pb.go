@@ -50,7 +50,8 @@ type ChangeServiceClient interface {
 	ListChanges(ctx context.Context, in *ListChangesRequest, opts ...grpc.CallOption) (*ListChangesResponse, error)
 	// WatchChanges sends changes as they happen. The first response comes at once.
 	//
-	// The stream ends with OK after about an hour: start again from the last token. It ends
+	// The stream ends with OK after about an hour, and when the feed may have been reset: start
+	// again from the last token. It ends
 	// with RESOURCE_EXHAUSTED, reason WATCHER_TOO_SLOW, if a response could not be sent for
 	// 30 seconds; the last token that arrived is good.
 	//
@@ -125,7 +126,8 @@ type ChangeServiceServer interface {
 	ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error)
 	// WatchChanges sends changes as they happen. The first response comes at once.
 	//
-	// The stream ends with OK after about an hour: start again from the last token. It ends
+	// The stream ends with OK after about an hour, and when the feed may have been reset: start
+	// again from the last token. It ends
 	// with RESOURCE_EXHAUSTED, reason WATCHER_TOO_SLOW, if a response could not be sent for
 	// 30 seconds; the last token that arrived is good.
 	//

@@ -183,7 +183,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		Mirror: rpc.MirrorDeps{
 			Query: a.db.store, Refresher: a.projects, Documents: documents.Memory{Long: reads, Decoding: budget},
 		},
-		Change: rpc.ChangeDeps{Store: a.db.store, Tailer: a.feed},
+		Change: rpc.ChangeDeps{Store: a.db.store, Tailer: a.feed, PerCaller: a.cfg.FeedCallers},
 		Admin: rpc.AdminDeps{
 			Query: all.counts, Requester: a.projects, Pinner: events, Replayer: events, Key: keys(a.projects),
 			Stopper:  brakes{a.projects, a.db.store},

@@ -143,6 +143,7 @@ type Work struct {
 	BusyPoll    time.Duration `name:"busy-poll" env:"MIRROR_BUSY_POLL" default:"3s" help:"How often to poll the database for due work while there is some."`
 	SafetyPoll  time.Duration `name:"safety-poll" env:"MIRROR_SAFETY_POLL" default:"1h" help:"How often to poll the database for due work while there is none. Between these polls, an idle service sends no query."`
 	FeedPoll    time.Duration `name:"feed-poll" env:"MIRROR_FEED_POLL" default:"0s" help:"How often to look for changes that other replicas have written, while somebody follows the changes. With 0, a replica looks when it finds that another one has written, and after growing pauses. Set 1s with several replicas."`
+	FeedCallers int           `name:"feed-watchers-per-caller" env:"MIRROR_FEED_WATCHERS_PER_CALLER" default:"100" help:"How many calls with one key may follow the changes at once, of the 2,000 that a process serves, so that no key takes the place of all others. Keys that may administer the service are not limited. 0 sets no limit."`
 	Sweep       time.Duration `name:"sweep-interval" env:"MIRROR_SWEEP_INTERVAL" perproject:"" default:"1h" help:"Pause between two sweeps. A sweep compares the mirror with the list of all rooms and finds what no webhook reported. 0 disables sweeps."`
 	FullSweep   time.Duration `name:"full-sweep-interval" env:"MIRROR_FULL_SWEEP_INTERVAL" perproject:"" default:"24h" help:"How often a sweep fetches everything in every room again. The first sweep does, and so imports the rooms that existed before. 0 disables full sweeps."`
 	MaxData     int           `name:"max-data" env:"MIRROR_MAX_DATA" perproject:"" default:"16777216" help:"Maximum size of a document, in bytes of JSON, that is also stored as queryable JSON."`
@@ -386,11 +387,11 @@ func Positive[T int | int64 | float64 | time.Duration](setting string, v T) erro
 }
 
 // notNegative returns an error if v is; at 0 something is disabled.
-func notNegative(setting string, v time.Duration, disabled string) error {
+func notNegative[N int | time.Duration](setting string, v N, disabled string) error {
 	if v >= 0 {
 		return nil
 	}
-	return wrong(setting, "is %s; it must not be negative (0 disables %s)", v, disabled)
+	return wrong(setting, "is %v; it must not be negative (0 disables %s)", v, disabled)
 }
 
 // Validate checks the settings of a client.
@@ -578,6 +579,7 @@ func (w Work) Validate() error {
 		Positive("MIRROR_STOP_GRACE", w.StopGrace),
 		Positive("MIRROR_MAX_DATA", w.MaxData),
 		notNegative("MIRROR_FEED_POLL", w.FeedPoll, "regular looks"),
+		notNegative("MIRROR_FEED_WATCHERS_PER_CALLER", w.FeedCallers, "the limit"),
 		notNegative("MIRROR_SETTLE", w.Settle, "the second fetch"),
 		notNegative("MIRROR_SWEEP_INTERVAL", w.Sweep, "sweeps"),
 		notNegative("MIRROR_FULL_SWEEP_INTERVAL", w.FullSweep, "full sweeps"),

@@ -84,6 +84,8 @@ type Tailer struct {
 	// earliest position from which it went on.
 	lives int
 	from  mirror.Position
+	// readTime is when the database was last asked how far it is.
+	readTime time.Time
 	// asks wait for the next look at the database.
 	asks []chan error
 	// moved is closed when there is more in the ring.
@@ -322,6 +324,7 @@ func (t *Tailer) read(ctx context.Context) error {
 	t.mu.Lock()
 	known, started := t.known, t.started
 	t.mu.Unlock()
+	begun := t.cfg.Now()
 	heads, err := t.cfg.Feed.Heads(ctx)
 	if err != nil {
 		return fmt.Errorf("heads: %w", err)
@@ -361,6 +364,7 @@ func (t *Tailer) read(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.readTime = begun
 	switch {
 	case back: // those who follow are told
 		t.goBack(heads)
@@ -387,6 +391,7 @@ type Follower struct {
 	seq   int64
 	pos   mirror.Position
 	lives int // of the Tailer, as far as pos was compared
+	born  int // and when it began
 }
 
 // ErrAhead means that a position is beyond what is committed: it is not one of this database
@@ -422,7 +427,7 @@ func (t *Tailer) Follow(ctx context.Context, after *mirror.Position) (*Follower,
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.lives = t.lives
+	f.lives, f.born = t.lives, t.lives
 	if after == nil {
 		f.pos, f.seq = t.known, t.first+int64(len(t.ring))
 		return f, nil
@@ -454,6 +459,25 @@ func (t *Tailer) leave() {
 
 // Position is after all that was read.
 func (f *Follower) Position() mirror.Position { return f.pos }
+
+// Lives counts how often the database was found to have gone back.
+func (t *Tailer) Lives() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lives
+}
+
+// Outlived reports whether the database has gone back since f began. What f has not read is
+// still to come, but the feed may have another identity.
+func (f *Follower) Outlived() bool { return f.t.Lives() != f.born }
+
+// ReadTime is when the database was last asked how far it is. What this process has committed
+// since is known as well.
+func (f *Follower) ReadTime() time.Time {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	return f.t.readTime
+}
 
 // Page is the result of a step.
 type Page struct {

@@ -246,6 +246,10 @@ func TestDatabaseThatGoesBackAndCatchesUp(t *testing.T) {
 		}
 		early := follow(t, tailer, &mirror.Position{4: 1})
 		defer early.Close()
+		if early.Outlived() || early.ReadTime() != time.Now() {
+			t.Errorf("Outlived = %t, ReadTime = %v; want neither a life more nor an earlier look than this", early.Outlived(),
+				early.ReadTime())
+		}
 		pass(time.Second)
 		d.Restore(4, 2)
 		second, third := d.Commit(4), d.Commit(4)
@@ -256,6 +260,9 @@ func TestDatabaseThatGoesBackAndCatchesUp(t *testing.T) {
 		}
 		if got, want := drain(t, early, everything), []mirror.Change{second, third}; !slices.Equal(got, want) {
 			t.Errorf("changes of who had not come so far = %v; want %v", got, want)
+		}
+		if !early.Outlived() {
+			t.Error("who had not come so far does not learn that the database has gone back")
 		}
 		pass(time.Minute)
 		later := follow(t, tailer, nil)

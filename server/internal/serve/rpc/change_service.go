@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -55,6 +57,9 @@ type ChangeDeps struct {
 	Tailer *feed.Tailer
 	// Stall is how long a response to a watcher may take to be sent; zero means 30 seconds.
 	Stall time.Duration
+	// PerCaller is how many calls of one caller may follow at once; zero means any number. Those
+	// who may administer the service are not limited.
+	PerCaller int
 	// Page is how many changes or items a response of a stream has at most; zero means 1000.
 	Page int
 	// Life is how long a stream lasts; zero means about an hour.
@@ -69,15 +74,18 @@ type changeService struct {
 
 	mu         sync.Mutex
 	identities map[mirror.ProjectID]knownIdentity
+	// callers are who follow, by name, and how many calls of theirs.
+	callers map[string]int
 	// snapshots has room for those who read a page of a snapshot.
 	snapshots chan struct{}
 }
 
-// knownIdentity is what was stored at a time.
+// knownIdentity is what was stored at a time, in a life of the database.
 type knownIdentity struct {
 	feedIdentity
 
-	at time.Time
+	at    time.Time
+	lives int
 }
 
 // changeRequest is the common part of the requests.
@@ -100,6 +108,14 @@ type following struct {
 	identity feedIdentity
 	// in is the place in a snapshot; nil if f is in none.
 	in *inSnapshot
+	// leave says that the caller follows no more.
+	leave func()
+}
+
+// Close ends it.
+func (f *following) Close() {
+	f.Follower.Close()
+	f.leave()
 }
 
 func (f *following) token() string {
@@ -113,20 +129,15 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 		return nil, err
 	}
 	f := &following{selection: selectionOf(in, req)}
-	if f.identity, err = s.identity(ctx, in.project); err != nil {
+	if f.identity, err = s.identity(ctx, in.project, false); err != nil {
 		return nil, err
 	}
 	var after *mirror.Position // now
 	switch {
 	case hasToken(req):
-		p, err := parseChangeToken(req.GetToken(), f.identity)
-		if err == nil && p.in != nil && p.in.filters != f.hash() {
-			err = errSnapshotMismatch
+		if after, err = s.fromToken(ctx, f, req.GetToken()); err != nil {
+			return nil, err
 		}
-		if err != nil {
-			return nil, badChangeToken(err)
-		}
-		after, f.in = &p.at, p.in
 	case req.GetStartTime() != nil:
 		after = new(mirror.Position)
 		*after, err = feed.At(ctx, s.Store, req.GetStartTime().AsTime().Add(-timeSlack))
@@ -135,9 +146,76 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 		*after, err = s.Store.Earliest(ctx)
 	}
 	if err == nil {
-		f.Follower, err = s.Tailer.Follow(ctx, after)
+		f.leave, err = s.enter(in.caller)
 	}
-	return f, changesGone(err)
+	if err != nil {
+		return nil, changesGone(err)
+	}
+	if f.Follower, err = s.Tailer.Follow(ctx, after); err != nil {
+		f.leave()
+		return nil, changesGone(err)
+	}
+	// Only now it shows whether the database has gone back. Then the feed may be another.
+	known := f.identity
+	if f.identity, err = s.identity(ctx, in.project, false); err == nil && f.identity != known && hasToken(req) {
+		err = badChangeToken(errChangeTokenMismatch)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// fromToken returns the position of a token, and puts f into its snapshot.
+func (s *changeService) fromToken(ctx context.Context, f *following, token string) (*mirror.Position, error) {
+	p, err := parseChangeToken(token, f.identity)
+	if errors.Is(err, errChangeTokenMismatch) {
+		// Another replica may have given it after the feed was reset.
+		if f.identity, err = s.identity(ctx, f.scope.project, true); err != nil {
+			return nil, err
+		}
+		p, err = parseChangeToken(token, f.identity)
+	}
+	if err == nil && p.in != nil && p.in.filters != f.hash() {
+		err = errSnapshotMismatch
+	}
+	if err != nil {
+		return nil, badChangeToken(err)
+	}
+	f.in = p.in
+	return &p.at, nil
+}
+
+// enter counts a call of a caller, until leave is called. One caller must not take the place
+// of all others.
+func (s *changeService) enter(caller *access.Caller) (leave func(), err error) {
+	if s.PerCaller == 0 || caller.Allows(access.AdminWrite) {
+		return func() {}, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.callers[caller.Name] >= s.PerCaller {
+		return nil, fault.New(fault.Busy, fault.ReasonWatchersLimited, fmt.Sprintf("%d calls with this key follow the "+
+			"changes already, which is the limit of a key; let one follow for several, or raise "+
+			"MIRROR_FEED_WATCHERS_PER_CALLER", s.PerCaller))
+	}
+	s.callers[caller.Name]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.callers[caller.Name]--; s.callers[caller.Name] == 0 {
+			delete(s.callers, caller.Name)
+		}
+	}, nil
+}
+
+// over reports whether the feed is known to have another identity than f began with, or may
+// have one: who follows has to start from its token.
+func (s *changeService) over(f *following) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return f.Outlived() || s.identities[f.scope.project].feedIdentity != f.identity
 }
 
 // beginsSnapshot reports whether a request asks for a new snapshot.
@@ -149,19 +227,19 @@ func beginsSnapshot(req changeRequest) bool {
 // does not see does not exist.
 func (s *selection) match(c *mirror.Change) bool {
 	r := c.Resource
-	return r.Project == s.in.project && s.in.sees(r.Room) &&
+	return r.Project == s.scope.project && s.scope.sees(r.Room) &&
 		(s.room == "" || r.Room == s.room) && strings.HasPrefix(string(r.Room), s.prefix) &&
 		(len(s.kinds) == 0 || slices.Contains(s.kinds, r.Kind))
 }
 
 // identity returns the identity of a project's feed, which stays as it is unless an operator
-// resets the feed.
-func (s *changeService) identity(ctx context.Context, project mirror.ProjectID) (feedIdentity, error) {
+// resets the feed. It reads it now and then, if the database has gone back, and if asked to.
+func (s *changeService) identity(ctx context.Context, project mirror.ProjectID, anew bool) (feedIdentity, error) {
 	s.mu.Lock()
 	old, ok := s.identities[project]
 	s.mu.Unlock()
-	now := s.now()
-	if ok && now.Sub(old.at) < identityLife {
+	now, lives := s.now(), s.Tailer.Lives()
+	if ok && !anew && now.Sub(old.at) < identityLife && old.lives == lives {
 		return old.feedIdentity, nil
 	}
 	p, err := s.Store.Project(ctx, project)
@@ -176,13 +254,13 @@ func (s *changeService) identity(ctx context.Context, project mirror.ProjectID) 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.identities[project] = knownIdentity{known, now}
+	s.identities[project] = knownIdentity{known, now, lives}
 	return known, nil
 }
 
 // changesGone returns err, or that the position of a request is not in the feed.
 func changesGone(err error) error {
-	const anew = "; read the resources and start anew"
+	const anew = "; start anew, with a snapshot if you hold copies"
 	err = fault.Translate(err, store.ErrTrimmed, fault.New(fault.Gone, fault.ReasonChangeTokenExpired,
 		"changes from there on are no longer kept"+anew))
 	return fault.Translate(err, feed.ErrAhead, fault.New(fault.Gone, fault.ReasonChangeTokenAhead,
@@ -209,7 +287,7 @@ func (s *changeService) ListChanges(ctx context.Context, req *mirrorv1.ListChang
 		if err != nil {
 			return nil, changesGone(err)
 		}
-		done := len(page.Changes) > 0
+		done := len(page.Changes) > 0 || s.over(f)
 		if !done && !page.CaughtUp {
 			step++
 			done = step == maxSteps
@@ -226,7 +304,7 @@ func (s *changeService) ListChanges(ctx context.Context, req *mirrorv1.ListChang
 		if done {
 			return &mirrorv1.ListChangesResponse{
 				Changes: changesToProto(page.Changes), NextToken: f.token(), CaughtUp: page.CaughtUp,
-				ReadTime: timestamp(s.now()),
+				ReadTime: timestamp(f.ReadTime()),
 			}, nil
 		}
 	}
@@ -236,7 +314,7 @@ func (s *changeService) ListChanges(ctx context.Context, req *mirrorv1.ListChang
 func (s *changeService) listSnapshot(ctx context.Context, f *following, begins bool, size int) (
 	*mirrorv1.ListChangesResponse, error,
 ) {
-	response := &mirrorv1.ListChangesResponse{ReadTime: timestamp(s.now())}
+	response := &mirrorv1.ListChangesResponse{ReadTime: timestamp(f.ReadTime())}
 	if begins {
 		f.begin()
 		response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotBegin{SnapshotBegin: &mirrorv1.SnapshotBegin{}}
@@ -290,7 +368,7 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 	}
 	progress := func(caughtUp bool) error {
 		return send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_Progress{
-			Progress: &mirrorv1.ChangeProgress{CaughtUp: caughtUp, ReadTime: timestamp(s.now())},
+			Progress: &mirrorv1.ChangeProgress{CaughtUp: caughtUp, ReadTime: timestamp(f.ReadTime())},
 		}})
 	}
 	told := f.in == nil && f.CaughtUp()
@@ -325,7 +403,7 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 		default:
 		}
 	}
-	for err == nil {
+	for err == nil && !s.over(f) {
 		var page feed.Page
 		if page, err = f.Read(ctx, f.match, size); err != nil {
 			return changesGone(err)

@@ -82,7 +82,7 @@ func (f feedIdentity) mask(body, sum []byte) {
 
 // formatChangeToken returns the token of a place.
 func formatChangeToken(of feedIdentity, p *place) string {
-	body := appendPlace(nil, p)
+	body := encodePlace(p)
 	sum := of.secret("check sum of a change token", body)[:tokenSum]
 	of.mask(body, sum)
 	raw := append([]byte{changeTokenVersion}, of.secret("identifier of a feed")[:tokenIdentity]...)
@@ -124,12 +124,13 @@ func parseChangeToken(token string, of feedIdentity) (p place, err error) {
 	return parsePlace(body)
 }
 
-// appendPlace adds a place: whether it is in a snapshot and, if so, where; and the position.
-func appendPlace(raw []byte, p *place) []byte {
+// encodePlace returns a place as bytes: whether it is in a snapshot and, if so, where; and the
+// position.
+func encodePlace(p *place) []byte {
 	if p.in == nil {
-		return appendPosition(append(raw, 0), &p.at)
+		return appendPosition([]byte{0}, &p.at)
 	}
-	raw = append(append(raw, 1), p.in.filters[:]...)
+	raw := append([]byte{1}, p.in.filters[:]...)
 	raw = binary.AppendUvarint(raw, uint64(p.in.after.Kind)) //nolint:gosec // positive
 	for _, id := range []string{string(p.in.after.Room), p.in.after.ID} {
 		raw = append(binary.AppendUvarint(raw, uint64(len(id))), id...)
@@ -137,7 +138,7 @@ func appendPlace(raw []byte, p *place) []byte {
 	return appendPosition(raw, &p.at)
 }
 
-// parsePlace reads what appendPlace writes.
+// parsePlace reads what encodePlace writes.
 func parsePlace(body []byte) (p place, err error) {
 	rest := body[1:]
 	if body[0] == 1 {
@@ -158,7 +159,7 @@ func parsePlace(body []byte) (p place, err error) {
 		}
 		p.in.after = mirror.Resource{Kind: mirror.Kind(kind), Room: mirror.RoomID(ids[0]), ID: ids[1]}
 	}
-	if p.at, err = parsePosition(rest); err == nil && !bytes.Equal(appendPlace(nil, &p), body) {
+	if p.at, err = parsePosition(rest); err == nil && !bytes.Equal(encodePlace(&p), body) {
 		err = errTokenInvalid
 	}
 	if err != nil {

@@ -25,7 +25,7 @@ const snapshotReaders = 4
 
 // selection is which resources a request selects, in the scope of its caller.
 type selection struct {
-	in     scope
+	scope  scope
 	room   mirror.RoomID
 	prefix string
 	// kinds are in order; none selects all.
@@ -33,7 +33,7 @@ type selection struct {
 }
 
 func selectionOf(in scope, req changeRequest) selection {
-	sel := selection{in: in, room: mirror.RoomID(req.GetRoomId()), prefix: req.GetRoomIdPrefix()}
+	sel := selection{scope: in, room: mirror.RoomID(req.GetRoomId()), prefix: req.GetRoomIdPrefix()}
 	for _, kind := range req.GetKinds() {
 		if kind != mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED {
 			sel.kinds = append(sel.kinds, wordOf(kinds, kind))
@@ -47,7 +47,7 @@ func selectionOf(in scope, req changeRequest) selection {
 // hash is equal for equal selections.
 func (s *selection) hash() (sum [4]byte) {
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%q %q %v %t %q", s.room, s.prefix, s.kinds, s.in.rooms == nil, s.in.rooms)
+	fmt.Fprintf(hash, "%q %q %v %t %q", s.room, s.prefix, s.kinds, s.scope.rooms == nil, s.scope.rooms)
 	copy(sum[:], hash.Sum(nil))
 	return sum
 }
@@ -64,7 +64,7 @@ func (s *selection) next(after mirror.Kind) mirror.Kind {
 
 // rooms are the prefixes of the rooms that can be selected.
 func (s *selection) rooms() store.Prefixes {
-	return store.Prefixes(s.in.rooms).Within(s.prefix).Within(string(s.room))
+	return store.Prefixes(s.scope.rooms).Within(s.prefix).Within(string(s.room))
 }
 
 // begin begins a snapshot.
@@ -83,7 +83,7 @@ func (s *changeService) items(ctx context.Context, f *following, limit int) ([]m
 	defer func() { <-s.snapshots }()
 	after := f.in.after
 	copies, err := s.Store.Copies(ctx, store.CopyFilter{
-		Project: f.selection.in.project, Rooms: f.rooms(), Kind: after.Kind,
+		Project: f.scope.project, Rooms: f.rooms(), Kind: after.Kind,
 		AfterRoom: after.Room, AfterID: after.ID, Limit: limit,
 	})
 	if err != nil {

@@ -226,7 +226,9 @@ func TestSnapshotTokens(t *testing.T) {
 		}
 	}
 	for _, other := range []*mirrorv1.ListChangesRequest{
-		{}, kinds(mirror.KindRoom), {RoomId: "a/1", Kinds: kindsToProto([]mirror.Kind{mirror.KindRoom, mirror.KindStorage})},
+		{},
+		kinds(mirror.KindRoom),
+		{RoomId: "a/1", Kinds: kindsToProto([]mirror.Kind{mirror.KindRoom, mirror.KindStorage})},
 		{RoomIdPrefix: "a", Kinds: kindsToProto([]mirror.Kind{mirror.KindRoom, mirror.KindStorage})},
 	} {
 		_, err := list("all", other, in)
@@ -245,7 +247,7 @@ func TestSnapshotTokens(t *testing.T) {
 	if diff := gocmp.Diff(h.mirrored("", "a"), seen.held); diff != "" {
 		t.Errorf("snapshot of who sees some rooms (-want +got):\n%s", diff)
 	}
-	if page, err = list("all", kinds(mirror.KindThread), page.GetNextToken()); err != nil {
+	if _, err = list("all", kinds(mirror.KindThread), page.GetNextToken()); err != nil {
 		t.Errorf("ListChanges with other filters after the end = %v", err)
 	}
 }
@@ -304,11 +306,14 @@ func snapshotUnderWrites(t *testing.T, seed uint64) {
 			client := cutClient{h.change, rng}
 			for {
 				last := settled.Err() != nil
-				ctx, crash := settled, errors.New("crash")
-				if last {
-					ctx = t.Context()
-				}
-				err := follow.Run(ctx, client, follow.Config{
+				ctx, cancel := context.WithCancel(t.Context())
+				stop := context.AfterFunc(settled, func() {
+					if !last {
+						cancel()
+					}
+				})
+				crash := errors.New("crash")
+				err := follow.Run(ctx, client, follow.Config{ //nolint:contextcheck // the context is that of the test
 					Request: &mirrorv1.WatchChangesRequest{RoomIdPrefix: prefix}, Store: store, Snapshot: true,
 				}, func(_ context.Context, response *mirrorv1.WatchChangesResponse) error {
 					held.take(response)
@@ -320,9 +325,12 @@ func snapshotUnderWrites(t *testing.T, seed uint64) {
 					}
 					return nil
 				})
+				interrupted := ctx.Err() != nil
+				stop()
+				cancel()
 				if errors.Is(err, io.EOF) {
 					break
-				} else if !errors.Is(err, crash) && ctx.Err() == nil {
+				} else if !errors.Is(err, crash) && !interrupted {
 					t.Errorf("Run = %v", err)
 					return
 				}
