@@ -55,6 +55,9 @@ type Config struct {
 
 // Handler handles a response: changes, a part of a snapshot, or that there is nothing. When it returns nil, the
 // response counts as handled, and its token is kept.
+//
+// What is held when a snapshot begins is replaced by its item whatever the revision of that is:
+// see [mirrorv1.SnapshotBegin].
 type Handler func(ctx context.Context, response *mirrorv1.WatchChangesResponse) error
 
 // Run hands all responses to a handler, one after another, until ctx ends, the handler, the
@@ -127,7 +130,8 @@ func retryAfter(err error) time.Duration {
 
 // TokenGone reports whether the service refused a call because of its token: changes behind
 // it are no longer kept, the database is older than it or another one, or it is damaged. Then
-// read the resources, and start anew.
+// start anew, with a snapshot or by reading the resources: what is held may be of another life
+// of the database, with revisions that no longer compare.
 func TokenGone(err error) bool {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {

@@ -51,7 +51,8 @@ export interface Message {
   readonly changes: readonly Change[];
   /**
    * Set in a snapshot. Mark what you hold at its "begin"; what has not come among the "items" by its "end" is gone.
-   * Keep what has a higher revision than an item. A snapshot that was interrupted goes on without a "begin".
+   * An item replaces what is marked whatever its revision: after a restore, that can be lower. Keep what has a higher
+   * revision and no mark. A snapshot that was interrupted goes on without a "begin".
    */
   readonly snapshot?: "begin" | "items" | "end" | undefined;
   /** How far the service has read, if the message tells. */

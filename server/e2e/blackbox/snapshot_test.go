@@ -77,13 +77,14 @@ func (h *holding) drop(key copyKey) {
 
 func (h *holding) apply(c *mirrorv1.Change) {
 	key := copyKey{c.GetRoomId(), c.GetResourceId(), c.GetKind()}
+	marked := h.marked[key]
 	delete(h.marked, key)
 	for other := range h.byRoom[key.room] { // what an earlier room held is gone
 		if h.held[other].epoch < c.GetRoomEpoch() {
 			h.drop(other)
 		}
 	}
-	if old := h.held[key]; c.GetRevision() < old.revision {
+	if old := h.held[key]; c.GetRevision() < old.revision && !marked {
 		return
 	}
 	if c.GetChangeKind() == mirrorv1.ChangeKind_CHANGE_KIND_DELETED {
@@ -216,7 +217,11 @@ func TestSnapshotUnderWrites(t *testing.T) {
 		for n := range writes {
 			writeSomething(t, s, upstream, choose.IntN(len(rooms)), n)
 		}
-		<-whole
+		select {
+		case <-whole:
+		case err := <-ended:
+			t.Fatalf("Run = %v; want the end of a snapshot", err)
+		}
 		awaitIdle(t, s, mirrorv1.ResourceKind_RESOURCE_KIND_SWEEP)
 		want := mirroredNow(t, s)
 		harness.Eventually(t, patience, func() error {
@@ -234,6 +239,9 @@ func TestSnapshotUnderWrites(t *testing.T) {
 		t.Logf("%d copies equal after %d snapshots, %d items, %d changes and %d cuts; the service had %d MiB and has %d "+
 			"MiB; the test had %d MiB and has %d MiB", len(want), h.ended, h.items, h.changes, cuts.Load(),
 			before>>20, resident(t, s.Pid())>>20, heap>>20, memory.HeapInuse>>20)
+		if h.changes == 0 {
+			t.Error("nothing has changed meanwhile; want changes while the snapshot was read")
+		}
 		if h.begun == 0 || len(want) < 3*len(rooms)/2 {
 			t.Errorf("%d snapshots of %d copies; want some", h.begun, len(want))
 		}

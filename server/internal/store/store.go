@@ -809,9 +809,9 @@ type Feed interface {
 	// Copies lists what is mirrored, of one kind and without deleted rooms and what is in
 	// them, as if each had just become what it is: an upsert with the revision of the copy,
 	// the epoch of its room, and no time. The list is ordered by the bytes of the room id,
-	// then by id. Of kinds that are history, and of lists, there are no copies. What does not
-	// change after Heads is in a list that is read afterwards, page by page.
-	Copies(ctx context.Context, filter CopyFilter) ([]mirror.Change, error)
+	// then by kind and id. Of kinds that are history, and of lists, there are no copies. What
+	// does not change after Heads is in a list that is read afterwards, page by page.
+	Copies(ctx context.Context, filter CopyFilter) (CopyPage, error)
 	// Trim deletes the first entries of a bucket, at most limit and none with a number
 	// above through, and returns how many.
 	Trim(ctx context.Context, bucket int16, through int64, limit int) (int, error)
@@ -821,11 +821,25 @@ type Feed interface {
 type CopyFilter struct {
 	Project mirror.ProjectID
 	Rooms   Prefixes
-	Kind    mirror.Kind
-	// AfterRoom and AfterID name the last copy of the previous page.
+	// Room is the only room, if it is set.
+	Room mirror.RoomID
+	// Kind says what is listed. Documents of both kinds are one list, in which it is that of
+	// the last one of the previous page.
+	Kind mirror.Kind
+	// AfterRoom and AfterID say where the previous page ended.
 	AfterRoom mirror.RoomID
 	AfterID   string
-	Limit     int
+	// Limit is how many rows are looked at: those of what is deleted count.
+	Limit int
+}
+
+// CopyPage is a page of copies.
+type CopyPage struct {
+	Copies []mirror.Change
+	// Last is where the page ends, whether there is a copy or not.
+	Last mirror.Resource
+	// More means that there can be more behind it.
+	More bool
 }
 
 // ChangeRange is the entries of a bucket with numbers above After, up to To.

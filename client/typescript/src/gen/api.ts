@@ -1409,8 +1409,8 @@ export interface components {
          *     - TASK_NOT_DISCARDABLE: The task is done, or is the sweep, which repeats: there is nothing to discard. Metadata: taskId.
          *     - CHANGE_TOKEN_INVALID: The change token is not a token, or was damaged.
          *     - CHANGE_TOKEN_MISMATCH: The change token belongs to another project or another database.
-         *     - CHANGE_TOKEN_EXPIRED: Changes behind the token are no longer kept: read the resources and start anew.
-         *     - CHANGE_TOKEN_AHEAD: The database is older than the change token, as after a restore: read the resources and start anew.
+         *     - CHANGE_TOKEN_EXPIRED: Changes behind the token are no longer kept: start anew, with a snapshot if you hold copies.
+         *     - CHANGE_TOKEN_AHEAD: The database is older than the change token or than what a snapshot has told, as after a restore: start anew, with a snapshot if you hold copies.
          *     - WATCHER_TOO_SLOW: The watcher did not take a response for too long. The last token that it got is good.
          *     - WATCHERS_LIMITED: Too many watch the changes of this process. Carries RetryInfo.
          * @enum {string}
@@ -2215,14 +2215,18 @@ export interface components {
          * @enum {string}
          */
         SessionEndCause: "unspecified" | "open" | "left" | "absent" | "room-deleted";
-        /** @description SnapshotBegin says that a snapshot begins. Mark all that you hold of what the request selects: what is not among the items until the snapshot ends is gone. Keep the marks as long as the token: a snapshot that goes on after an interruption does not begin again. */
+        /**
+         * @description SnapshotBegin says that a snapshot begins. Mark all that you hold of what the request selects: what is not among the items until the snapshot ends is gone. Keep the marks as long as the token: a snapshot that goes on after an interruption does not begin again.
+         *
+         *     The revisions and epochs of what is marked no longer count: after a restore, those of the mirror can be lower. So take an item for what is marked whatever its revision is.
+         */
         SnapshotBegin: Record<string, never>;
         /** @description SnapshotEnd says that a snapshot is whole: what was marked at its begin and did not come since is gone. The changes since its begin follow, then those that happen. */
         SnapshotEnd: Record<string, never>;
         /**
          * @description SnapshotItems is some of what is mirrored.
          *
-         *     Rooms come first, then documents, threads, active users and groups. Sessions and notifications are history, and not in a snapshot. An item can be newer than the begin of the snapshot, and the changes that follow repeat that. So keep what you hold if it has a higher revision.
+         *     Rooms come first, then documents, threads, active users and groups. Sessions and notifications are history, and not in a snapshot. An item can be newer than the begin of the snapshot, and the changes that follow repeat that. So keep what you hold if it has a higher revision and no mark.
          */
         SnapshotItems: {
             /** @description The items, at most 1000, each as a change that made the resource what it is: of kind UPSERTED, with the revision of the copy, and without commitTime. */

@@ -249,6 +249,9 @@ func (x *Change) GetRoomEpoch() int64 {
 // SnapshotBegin says that a snapshot begins. Mark all that you hold of what the request
 // selects: what is not among the items until the snapshot ends is gone. Keep the marks as
 // long as the token: a snapshot that goes on after an interruption does not begin again.
+//
+// The revisions and epochs of what is marked no longer count: after a restore, those of the
+// mirror can be lower. So take an item for what is marked whatever its revision is.
 type SnapshotBegin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -290,7 +293,7 @@ func (*SnapshotBegin) Descriptor() ([]byte, []int) {
 // Rooms come first, then documents, threads, active users and groups. Sessions and
 // notifications are history, and not in a snapshot. An item can be newer than the begin of
 // the snapshot, and the changes that follow repeat that. So keep what you hold if it has a
-// higher revision.
+// higher revision and no mark.
 type SnapshotItems struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The items, at most 1000, each as a change that made the resource what it is: of kind

@@ -105,8 +105,8 @@ func New(cfg Config) *Tailer {
 	}
 }
 
-// errStopped is told to those who follow when the process ends.
-func errStopped() error {
+// ErrStopped is what is told to those who follow when the process ends.
+func ErrStopped() error {
 	return fault.New(fault.Unavailable, fault.ReasonShuttingDown, "the service is shutting down")
 }
 
@@ -401,7 +401,6 @@ var ErrAhead = errors.New("feed: the position is ahead of the database")
 // Follow begins to follow after a position, or now if it is nil. It looks at the database
 // once. The Follower must be closed.
 func (t *Tailer) Follow(ctx context.Context, after *mirror.Position) (*Follower, error) {
-	ask := make(chan error, 1)
 	t.mu.Lock()
 	if t.followers >= MaxFollowers {
 		t.mu.Unlock()
@@ -409,19 +408,9 @@ func (t *Tailer) Follow(ctx context.Context, after *mirror.Position) (*Follower,
 			fmt.Sprintf("%d follow the changes already, which is the limit of a process", MaxFollowers))
 	}
 	t.followers++
-	t.asks = append(t.asks, ask)
-	t.signal()
 	t.mu.Unlock()
 	f := &Follower{t: t, seq: -1}
-	var err error
-	select {
-	case err = <-ask:
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-t.stopped:
-		err = errStopped()
-	}
-	if err != nil {
+	if err := f.Look(ctx); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -439,6 +428,33 @@ func (t *Tailer) Follow(ctx context.Context, after *mirror.Position) (*Follower,
 	}
 	return f, nil
 }
+
+// Look looks at the database. What was committed before is known afterwards.
+func (f *Follower) Look(ctx context.Context) error {
+	ask := make(chan error, 1)
+	f.t.mu.Lock()
+	f.t.asks = append(f.t.asks, ask)
+	f.t.signal()
+	f.t.mu.Unlock()
+	select {
+	case err := <-ask:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-f.t.stopped:
+		return ErrStopped()
+	}
+}
+
+// Known is the position after all that is known.
+func (f *Follower) Known() mirror.Position {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	return f.t.known
+}
+
+// Stopped is closed when the process ends.
+func (f *Follower) Stopped() <-chan struct{} { return f.t.stopped }
 
 // Close ends it.
 func (f *Follower) Close() {
@@ -497,7 +513,7 @@ func (f *Follower) Read(ctx context.Context, match func(*mirror.Change) bool, li
 	t := f.t
 	select {
 	case <-t.stopped:
-		return Page{}, errStopped()
+		return Page{}, ErrStopped()
 	default:
 	}
 	t.mu.Lock()

@@ -74,10 +74,18 @@ type changeService struct {
 
 	mu         sync.Mutex
 	identities map[mirror.ProjectID]knownIdentity
-	// callers are who follow, by name, and how many calls of theirs.
-	callers map[string]int
+	// callers are who follow, by name.
+	callers map[string]*followingCaller
 	// snapshots has room for those who read a page of a snapshot.
 	snapshots chan struct{}
+}
+
+// followingCaller is one who follows.
+type followingCaller struct {
+	// calls is how many calls of theirs follow.
+	calls int
+	// pages has room for those that read a page of a snapshot.
+	pages chan struct{}
 }
 
 // knownIdentity is what was stored at a time, in a life of the database.
@@ -108,6 +116,10 @@ type following struct {
 	identity feedIdentity
 	// in is the place in a snapshot; nil if f is in none.
 	in *inSnapshot
+	// seen is how far the database was when a page of a snapshot was read last.
+	seen mirror.Position
+	// pages has room for the pages that the caller reads at once.
+	pages chan struct{}
 	// leave says that the caller follows no more.
 	leave func()
 }
@@ -119,7 +131,11 @@ func (f *following) Close() {
 }
 
 func (f *following) token() string {
-	return formatChangeToken(f.identity, &place{at: f.Position(), in: f.in})
+	p := place{at: f.Position(), in: f.in}
+	for bucket, n := range f.seen {
+		p.beyond[bucket] = max(0, n-p.at[bucket])
+	}
+	return formatChangeToken(f.identity, &p)
 }
 
 // follow begins to follow as a request asks.
@@ -135,9 +151,7 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 	var after *mirror.Position // now
 	switch {
 	case hasToken(req):
-		if after, err = s.fromToken(ctx, f, req.GetToken()); err != nil {
-			return nil, err
-		}
+		after, err = s.fromToken(ctx, f, req.GetToken())
 	case req.GetStartTime() != nil:
 		after = new(mirror.Position)
 		*after, err = feed.At(ctx, s.Store, req.GetStartTime().AsTime().Add(-timeSlack))
@@ -146,7 +160,7 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 		*after, err = s.Store.Earliest(ctx)
 	}
 	if err == nil {
-		f.leave, err = s.enter(in.caller)
+		f.pages, f.leave, err = s.enter(in.caller)
 	}
 	if err != nil {
 		return nil, changesGone(err)
@@ -154,6 +168,10 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 	if f.Follower, err = s.Tailer.Follow(ctx, after); err != nil {
 		f.leave()
 		return nil, changesGone(err)
+	}
+	if known := f.Known(); store.Ahead(&f.seen, &known) {
+		f.Close()
+		return nil, changesGone(feed.ErrAhead)
 	}
 	// Only now it shows whether the database has gone back. Then the feed may be another.
 	known := f.identity
@@ -183,28 +201,39 @@ func (s *changeService) fromToken(ctx context.Context, f *following, token strin
 	if err != nil {
 		return nil, badChangeToken(err)
 	}
-	f.in = p.in
+	if p.in != nil { // to read the rest for nothing would be a waste
+		earliest, err := s.Store.Earliest(ctx)
+		if err == nil && store.Ahead(&earliest, &p.at) {
+			err = store.ErrTrimmed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find the first changes: %w", err)
+		}
+	}
+	f.in, f.seen = p.in, p.seen()
 	return &p.at, nil
 }
 
 // enter counts a call of a caller, until leave is called. One caller must not take the place
 // of all others.
-func (s *changeService) enter(caller *access.Caller) (leave func(), err error) {
-	if s.PerCaller == 0 || caller.Allows(access.AdminWrite) {
-		return func() {}, nil
-	}
+func (s *changeService) enter(caller *access.Caller) (pages chan struct{}, leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.callers[caller.Name] >= s.PerCaller {
-		return nil, fault.New(fault.Busy, fault.ReasonWatchersLimited, fmt.Sprintf("%d calls with this key follow the "+
-			"changes already, which is the limit of a key; let one follow for several, or raise "+
+	c := s.callers[caller.Name]
+	if c == nil {
+		c = &followingCaller{pages: make(chan struct{}, callerReaders)}
+		s.callers[caller.Name] = c
+	}
+	if s.PerCaller > 0 && c.calls >= s.PerCaller && !caller.Allows(access.AdminWrite) {
+		return nil, nil, fault.New(fault.Busy, fault.ReasonWatchersLimited, fmt.Sprintf("%d calls with this key follow "+
+			"the changes already, which is the limit of a key; let one follow for several, or raise "+
 			"MIRROR_FEED_WATCHERS_PER_CALLER", s.PerCaller))
 	}
-	s.callers[caller.Name]++
-	return func() {
+	c.calls++
+	return c.pages, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.callers[caller.Name]--; s.callers[caller.Name] == 0 {
+		if c.calls--; c.calls == 0 {
 			delete(s.callers, caller.Name)
 		}
 	}, nil
@@ -320,8 +349,10 @@ func (s *changeService) listSnapshot(ctx context.Context, f *following, begins b
 		response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotBegin{SnapshotBegin: &mirrorv1.SnapshotBegin{}}
 	} else {
 		for range maxSteps {
-			items, err := s.items(ctx, f, size)
-			if err != nil {
+			items, err := s.nextPage(ctx, f, size, nil, nil, nil)
+			if errors.Is(err, errOver) {
+				break // the same token again tells more
+			} else if err != nil {
 				return nil, err
 			}
 			if f.in == nil {
@@ -382,10 +413,12 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 		err = progress(told)
 	}
 	for err == nil && f.in != nil {
-		items, errItems := s.items(ctx, f, size)
+		items, errPage := s.nextPage(ctx, f, size, over.C, quiet.C, func() error { return progress(false) })
 		switch {
-		case errItems != nil:
-			return errItems
+		case errors.Is(errPage, errOver): // it goes on from the token
+			return nil
+		case errPage != nil:
+			return errPage
 		case f.in == nil:
 			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_SnapshotEnd{
 				SnapshotEnd: &mirrorv1.SnapshotEnd{},
@@ -394,13 +427,6 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_SnapshotItems{
 				SnapshotItems: itemsToProto(items),
 			}})
-		}
-		select {
-		case <-over.C: // it goes on from the token
-			return err
-		case <-quiet.C:
-			err = progress(false)
-		default:
 		}
 	}
 	for err == nil && !s.over(f) {

@@ -23,8 +23,20 @@ type feedIdentity [16]byte
 // there.
 type place struct {
 	at mirror.Position
+	// beyond is by how much the database was beyond that when a page of the snapshot was read
+	// last. What is held by then is as new, so the database must not be older.
+	beyond mirror.Position
 	// in is the place in a snapshot; nil behind it.
 	in *inSnapshot
+}
+
+// seen is how far the database was.
+func (p *place) seen() mirror.Position {
+	seen := p.at
+	for bucket, n := range p.beyond {
+		seen[bucket] += n
+	}
+	return seen
 }
 
 // inSnapshot is a place in a snapshot.
@@ -124,49 +136,98 @@ func parseChangeToken(token string, of feedIdentity) (p place, err error) {
 	return parsePlace(body)
 }
 
-// encodePlace returns a place as bytes: whether it is in a snapshot and, if so, where; and the
-// position.
+// What a place begins with.
+const (
+	placeInFeed = iota
+	placeInSnapshot
+	// placeBehindSnapshot has how far the database was as well.
+	placeBehindSnapshot
+)
+
+// encodePlace returns a place as bytes: what it is; where in a snapshot, if it is in one; how
+// far the database was, unless it is a mere position; and the position.
 func encodePlace(p *place) []byte {
-	if p.in == nil {
-		return appendPosition([]byte{0}, &p.at)
+	var raw []byte
+	switch {
+	case p.in != nil:
+		raw = append([]byte{placeInSnapshot}, p.in.filters[:]...)
+		raw = binary.AppendUvarint(raw, uint64(p.in.after.Kind)) //nolint:gosec // positive
+		raw = appendBytes(raw, []byte(p.in.after.Room))
+		raw = appendBytes(raw, []byte(p.in.after.ID))
+	case p.beyond != mirror.Position{}:
+		raw = []byte{placeBehindSnapshot}
+	default:
+		return appendPosition([]byte{placeInFeed}, &p.at)
 	}
-	raw := append([]byte{1}, p.in.filters[:]...)
-	raw = binary.AppendUvarint(raw, uint64(p.in.after.Kind)) //nolint:gosec // positive
-	for _, id := range []string{string(p.in.after.Room), p.in.after.ID} {
-		raw = append(binary.AppendUvarint(raw, uint64(len(id))), id...)
-	}
+	raw = appendBytes(raw, appendPosition(nil, &p.beyond))
 	return appendPosition(raw, &p.at)
 }
 
+// appendBytes adds bytes behind their number.
+func appendBytes(raw, bytes []byte) []byte {
+	return append(binary.AppendUvarint(raw, uint64(len(bytes))), bytes...)
+}
+
+// cutBytes takes away what appendBytes has added.
+func cutBytes(raw []byte) (bytes, rest []byte, err error) {
+	size, n := binary.Uvarint(raw)
+	if n <= 0 || size > uint64(len(raw)-n) { //nolint:gosec // positive
+		return nil, nil, errTokenInvalid
+	}
+	return raw[n : n+int(size)], raw[n+int(size):], nil //nolint:gosec // at most the length
+}
+
 // parsePlace reads what encodePlace writes.
-func parsePlace(body []byte) (p place, err error) {
+func parsePlace(body []byte) (place, error) {
+	var p place
+	var err error
 	rest := body[1:]
-	if body[0] == 1 {
+	if body[0] == placeInSnapshot {
 		p.in = &inSnapshot{}
-		rest = rest[copy(p.in.filters[:], rest):]
-		kind, n := binary.Uvarint(rest)
-		if n <= 0 || kind > math.MaxInt16 {
+		if rest, err = parseInSnapshot(p.in, rest); err != nil {
+			return place{}, err
+		}
+	}
+	if body[0] != placeInFeed {
+		var beyond []byte
+		if beyond, rest, err = cutBytes(rest); err != nil {
+			return place{}, err
+		}
+		if p.beyond, err = parsePosition(beyond); err != nil {
+			return place{}, err
+		}
+	}
+	if p.at, err = parsePosition(rest); err != nil {
+		return place{}, err
+	}
+	for bucket := range p.at {
+		if p.at[bucket] > maxNumber-p.beyond[bucket] {
 			return place{}, errTokenInvalid
 		}
-		rest = rest[n:]
-		var ids [2]string
-		for i := range ids {
-			size, n := binary.Uvarint(rest)
-			if n <= 0 || size > uint64(len(rest)-n) { //nolint:gosec // positive
-				return place{}, errTokenInvalid
-			}
-			ids[i], rest = string(rest[n:n+int(size)]), rest[n+int(size):] //nolint:gosec // at most the length of rest
-		}
-		p.in.after = mirror.Resource{Kind: mirror.Kind(kind), Room: mirror.RoomID(ids[0]), ID: ids[1]}
 	}
-	if p.at, err = parsePosition(rest); err == nil && !bytes.Equal(encodePlace(&p), body) {
-		err = errTokenInvalid
-	}
-	if err != nil {
-		return place{}, err
+	if !bytes.Equal(encodePlace(&p), body) {
+		return place{}, errTokenInvalid
 	}
 	return p, nil
 }
+
+func parseInSnapshot(in *inSnapshot, rest []byte) ([]byte, error) {
+	rest = rest[copy(in.filters[:], rest):]
+	kind, n := binary.Uvarint(rest)
+	if n <= 0 || kind > math.MaxInt16 {
+		return nil, errTokenInvalid
+	}
+	room, rest, err := cutBytes(rest[n:])
+	if err != nil {
+		return nil, err
+	}
+	id, rest, err := cutBytes(rest)
+	in.after = mirror.Resource{Kind: mirror.Kind(kind), Room: mirror.RoomID(room), ID: string(id)}
+	return rest, err
+}
+
+// maxNumber is more than the number of any change.
+const maxNumber = 1 << 62
 
 // appendPosition adds a position: the numbers of the buckets that have one, each as the
 // distance from the bucket before it and the number, both as varints.
@@ -191,7 +252,7 @@ func parsePosition(raw []byte) (at mirror.Position, err error) {
 		if i > 0 {
 			n, j = binary.Uvarint(rest[i:])
 		}
-		if i <= 0 || j <= 0 || n == 0 || n > 1<<62 ||
+		if i <= 0 || j <= 0 || n == 0 || n > maxNumber ||
 			distance == 0 || distance > uint64(len(at)-1-last) {
 			return mirror.Position{}, errTokenInvalid
 		}
@@ -211,7 +272,8 @@ func badChangeToken(err error) error {
 	case errors.Is(err, errChangeTokenMismatch):
 		reason, public = fault.ReasonChangeTokenMismatch, "the change token belongs to another project or another database"
 	case errors.Is(err, errSnapshotMismatch):
-		reason, public = fault.ReasonChangeTokenMismatch, "the change token belongs to a snapshot with other filters"
+		reason, public = fault.ReasonChangeTokenMismatch, "the change token is of a place in a snapshot that "+
+			"was begun with other filters, or that a caller began who sees other rooms; go on with the same, or start anew"
 	}
 	f := fault.Wrap(err, fault.Invalid, reason, public)
 	f.Fields = []fault.Field{{Path: "token", Problem: "must be a token of this feed"}}

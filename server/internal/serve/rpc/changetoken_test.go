@@ -41,6 +41,12 @@ func places() *rapid.Generator[place] {
 			}}
 			copy(p.in.filters[:], rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "filters"))
 		}
+		if rapid.Bool().Draw(t, "behind pages of a snapshot") {
+			p.beyond = positions().Draw(t, "beyond")
+			for bucket, n := range p.at {
+				p.beyond[bucket] = min(p.beyond[bucket], maxNumber-n)
+			}
+		}
 		return p
 	})
 }
@@ -175,6 +181,7 @@ func FuzzChangeToken(f *testing.F) {
 // What is behind the mask is read as strictly: a place has one spelling.
 func FuzzPlace(f *testing.F) {
 	f.Add(encodePlace(&place{at: mirror.Position{0: 300, 255: 1 << 50}}))
+	f.Add(encodePlace(&place{at: mirror.Position{3: 7}, beyond: mirror.Position{3: 2, 4: 1}}))
 	f.Add(encodePlace(&place{in: &inSnapshot{after: mirror.Resource{Kind: mirror.KindThread, Room: "r", ID: "t"}}}))
 	f.Add([]byte{1, 0, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, body []byte) {

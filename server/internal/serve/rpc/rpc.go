@@ -124,7 +124,7 @@ func New(cfg Config) *Services {
 		},
 		change: &changeService{
 			common: c, ChangeDeps: cfg.Change, identities: make(map[mirror.ProjectID]knownIdentity),
-			callers: make(map[string]int), snapshots: make(chan struct{}, snapshotReaders),
+			callers: make(map[string]*followingCaller), snapshots: make(chan struct{}, snapshotReaders),
 		},
 		admin: &adminService{common: c, AdminDeps: cfg.Admin},
 	}

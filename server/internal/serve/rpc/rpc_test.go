@@ -48,21 +48,23 @@ var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 // harness is a real server and a real client with fakes behind them.
 type harness struct {
-	feed     *feedtest.Database
-	tailer   *feed.Tailer
-	change   mirrorv1.ChangeServiceClient
-	query    *fakeQuery
-	receiver *fakeReceiver
-	worker   *fakeWorker
-	sweeper  *fakeSweeper
-	pinner   *fakePinner
-	log      *syncBuffer
-	services *Services
-	server   *grpc.Server
-	conn     *grpc.ClientConn
-	events   mirrorv1.EventServiceClient
-	mirror   mirrorv1.MirrorServiceClient
-	admin    mirrorv1.AdminServiceClient
+	feed   *feedtest.Database
+	tailer *feed.Tailer
+	// stopTailing ends the tailer, as when the process ends.
+	stopTailing context.CancelFunc
+	change      mirrorv1.ChangeServiceClient
+	query       *fakeQuery
+	receiver    *fakeReceiver
+	worker      *fakeWorker
+	sweeper     *fakeSweeper
+	pinner      *fakePinner
+	log         *syncBuffer
+	services    *Services
+	server      *grpc.Server
+	conn        *grpc.ClientConn
+	events      mirrorv1.EventServiceClient
+	mirror      mirrorv1.MirrorServiceClient
+	admin       mirrorv1.AdminServiceClient
 }
 
 func start(tb testing.TB, change ...func(*Config)) *harness {
@@ -93,6 +95,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 	h.tailer = feed.New(feed.Config{Feed: h.feed, Now: time.Now, SafetyPoll: time.Hour, Logger: deps.Log})
 	deps.Change.Tailer = h.tailer
 	tailing, stopTailing := context.WithCancel(context.Background())
+	h.stopTailing = stopTailing
 	tailed := make(chan error, 1)
 	go func() { tailed <- h.tailer.Run(tailing) }()
 	tb.Cleanup(func() {

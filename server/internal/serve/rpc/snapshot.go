@@ -3,13 +3,16 @@ package rpc
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
@@ -20,8 +23,12 @@ import (
 // token in any process.
 
 // snapshotReaders is how many pages of snapshots are read at once: they must not take the
-// database away from everything else.
-const snapshotReaders = 4
+// database away from everything else. No caller reads more than callerReaders of them, so none
+// has to wait for all streams of another.
+const (
+	snapshotReaders = 4
+	callerReaders   = 2
+)
 
 // selection is which resources a request selects, in the scope of its caller.
 type selection struct {
@@ -52,8 +59,12 @@ func (s *selection) hash() (sum [4]byte) {
 	return sum
 }
 
-// next returns the first selected kind after one, or zero if there is none.
+// next returns the first selected kind after one, or zero if there is none. Documents of all
+// kinds come together.
 func (s *selection) next(after mirror.Kind) mirror.Kind {
+	if after == mirror.KindStorage {
+		after = mirror.KindYdoc
+	}
 	for _, kind := range mirror.Kinds() {
 		if kind > after && (len(s.kinds) == 0 || slices.Contains(s.kinds, kind)) {
 			return kind
@@ -62,47 +73,96 @@ func (s *selection) next(after mirror.Kind) mirror.Kind {
 	return 0
 }
 
-// rooms are the prefixes of the rooms that can be selected.
-func (s *selection) rooms() store.Prefixes {
-	return store.Prefixes(s.scope.rooms).Within(s.prefix).Within(string(s.room))
-}
-
 // begin begins a snapshot.
 func (f *following) begin() {
 	f.in = &inSnapshot{filters: f.hash(), after: mirror.Resource{Kind: f.next(0)}}
 }
 
-// items returns the next items of the snapshot that f is in, at most limit, and moves f behind
-// them. There can be none although more are to come. Behind the last one, f is in no snapshot.
-func (s *changeService) items(ctx context.Context, f *following, limit int) ([]mirror.Change, error) {
-	select {
-	case s.snapshots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// snapshotPage is a page of a snapshot.
+type snapshotPage struct {
+	items []mirror.Change
+	// in is the place behind it; nil if the snapshot is whole and there are no items.
+	in *inSnapshot
+	// seen is how far the database was once it was read.
+	seen mirror.Position
+}
+
+// readPage reads the next page of the snapshot that f is in. It looks at limit rows at most, so
+// there can be no items although more are to come.
+func (s *changeService) readPage(ctx context.Context, f *following, limit int) (page snapshotPage, err error) {
+	for _, slots := range []chan struct{}{f.pages, s.snapshots} {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return page, ctx.Err()
+		}
+		defer func() { <-slots }()
 	}
-	defer func() { <-s.snapshots }()
 	after := f.in.after
 	copies, err := s.Store.Copies(ctx, store.CopyFilter{
-		Project: f.scope.project, Rooms: f.rooms(), Kind: after.Kind,
+		Project: f.scope.project, Rooms: store.Prefixes(f.scope.rooms).Within(f.prefix), Room: f.room, Kind: after.Kind,
 		AfterRoom: after.Room, AfterID: after.ID, Limit: limit,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read a snapshot: %w", err)
+		return page, fmt.Errorf("read a snapshot: %w", err)
 	}
-	more := len(copies) == limit
-	if n := len(copies); n > 0 {
-		after.Room, after.ID = copies[n-1].Resource.Room, copies[n-1].Resource.ID
-		// The only room that is asked for comes before all others that begin with its id.
-		more = more && (f.room == "" || after.Room == f.room)
+	// Nothing in the page is newer than what is known now.
+	if err = f.Look(ctx); err != nil {
+		return page, fmt.Errorf("read a snapshot: %w", err)
 	}
-	if next := f.next(after.Kind); !more && next != 0 {
-		after = mirror.Resource{Kind: next}
-	} else if len(copies) == 0 {
-		f.in = nil
-		return nil, nil
+	page.seen = f.Known()
+	page.items = slices.DeleteFunc(copies.Copies, func(c mirror.Change) bool { return !f.match(&c) })
+	next := f.next(after.Kind)
+	switch {
+	case copies.More, next == 0 && len(page.items) > 0: // the end comes by itself
+		page.in = &inSnapshot{filters: f.in.filters, after: copies.Last}
+	case next != 0:
+		page.in = &inSnapshot{filters: f.in.filters, after: mirror.Resource{Kind: next}}
 	}
-	f.in = &inSnapshot{filters: f.in.filters, after: after}
-	return slices.DeleteFunc(copies, func(c mirror.Change) bool { return !f.match(&c) }), nil
+	return page, nil
+}
+
+// errOver means that a stream has lasted long enough.
+var errOver = errors.New("the stream has lasted long enough")
+
+// nextPage waits for a page, and moves f behind it. It sends heartbeats meanwhile, unless that is
+// nil, and fails with errOver when that is due or when f may have another feed now: then it is
+// the next call that finds out.
+func (s *changeService) nextPage(ctx context.Context, f *following, limit int, over, quiet <-chan time.Time,
+	heartbeat func() error,
+) ([]mirror.Change, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var page snapshotPage
+	read := make(chan error, 1)
+	go func() {
+		var err error
+		page, err = s.readPage(ctx, f, limit)
+		read <- err
+	}()
+	for {
+		select {
+		case err := <-read:
+			if err != nil {
+				return nil, err
+			}
+			if s.over(f) {
+				return nil, errOver
+			}
+			f.in, f.seen = page.in, page.seen
+			return page.items, nil
+		case <-quiet:
+			if err := heartbeat(); err != nil {
+				return nil, err
+			}
+		case <-over:
+			return nil, errOver
+		case <-f.Stopped():
+			return nil, feed.ErrStopped()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func itemsToProto(items []mirror.Change) *mirrorv1.SnapshotItems {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
@@ -67,8 +68,9 @@ func (h *copies) apply(c *mirrorv1.Change) {
 		Project: mirror.ProjectID(c.GetProjectId()), Room: mirror.RoomID(c.GetRoomId()), Kind: wordOf(kinds, c.GetKind()),
 		ID: c.GetResourceId(),
 	}
+	marked := h.marked[r]
 	delete(h.marked, r)
-	if c.GetRevision() < h.held[r] {
+	if c.GetRevision() < h.held[r] && !marked { // what is marked can be of another life of the database
 		return
 	}
 	if h.held[r] = c.GetRevision(); c.GetChangeKind() == mirrorv1.ChangeKind_CHANGE_KIND_DELETED {
@@ -390,5 +392,319 @@ func TestSnapshotComesInPages(t *testing.T) {
 	}
 	if want := map[int]int{0: 1, 1000: 2, 500: 1}; !maps.Equal(sizes, want) {
 		t.Errorf("sizes of pages = %v; want %v", sizes, want)
+	}
+}
+
+// listAll lists from a token until a snapshot is whole, and returns the token behind it.
+func (h *harness) listAll(t *testing.T, held *copies, token string) string {
+	t.Helper()
+	for ends := held.ended; held.ended == ends; {
+		page, err := h.change.ListChanges(t.Context(), listFrom(token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held.take(responseOf(page))
+		token = page.GetNextToken()
+	}
+	return token
+}
+
+// listFrom is a request for small pages; with a snapshot first if there is no token.
+func listFrom(token string) *mirrorv1.ListChangesRequest {
+	req := &mirrorv1.ListChangesRequest{
+		PageSize: 2, Start: &mirrorv1.ListChangesRequest_Position{Position: mirrorv1.ChangeStart_CHANGE_START_SNAPSHOT},
+	}
+	if token != "" {
+		req.Start = &mirrorv1.ListChangesRequest_Token{Token: token}
+	}
+	return req
+}
+
+// A database that goes back in the middle of a snapshot or behind it, but not behind its begin,
+// makes items untrue that were read. That is seen until the position is beyond them.
+func TestDatabaseThatGoesBackInASnapshot(t *testing.T) {
+	t.Parallel()
+	for _, whole := range []bool{false, true} {
+		h := start(t)
+		room := resourceIn(project, "room", mirror.KindRoom)
+		h.happens(room)
+		page, err := h.change.ListChanges(t.Context(), listFrom(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.happens(room)
+		token := page.GetNextToken()
+		if whole {
+			token = h.listAll(t, newCopies(), token)
+		} else if page, err = h.change.ListChanges(t.Context(), listFrom(token)); err != nil {
+			t.Fatal(err)
+		} else {
+			token = page.GetNextToken()
+		}
+		if _, err = h.change.ListChanges(t.Context(), listFrom(token)); err != nil {
+			t.Errorf("ListChanges before the database has gone back = %v", err)
+		}
+		h.feed.Restore(int(room.Bucket()), 1)
+		_, err = h.change.ListChanges(t.Context(), listFrom(token))
+		wantStatus(t, err, codes.OutOfRange, fault.ReasonChangeTokenAhead)
+
+		h.happens(room) // as many again, which nobody can tell
+		if token = h.listAll(t, newCopies(), ""); token == "" {
+			t.Fatal("no token")
+		}
+		if page, err = h.change.ListChanges(t.Context(), listFrom(token)); err != nil {
+			t.Fatal(err)
+		}
+		h.happens(room)
+		if page, err = h.change.ListChanges(t.Context(), listFrom(page.GetNextToken())); err != nil {
+			t.Fatal(err)
+		}
+		// A position that is beyond all items is a mere position.
+		if p, err := parseChangeToken(page.GetNextToken(), h.feedIdentity(t)); err != nil || p.beyond != (mirror.Position{}) {
+			t.Errorf("place behind all items = %v, %v; want a position", p, err)
+		}
+	}
+}
+
+func (h *harness) feedIdentity(t *testing.T) feedIdentity {
+	t.Helper()
+	p, err := h.feed.Project(t.Context(), project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Feed
+}
+
+// A stream that is in a snapshot ends when the database goes back, before another item.
+func TestStreamOfADatabaseThatGoesBackInASnapshot(t *testing.T) {
+	t.Parallel()
+	h := start(t, func(c *Config) { c.Change.Page = 1 })
+	room := resourceIn(project, "a", mirror.KindRoom)
+	for _, id := range []mirror.RoomID{"a", "b", "c", "d", "e"} {
+		h.happens(resourceIn(project, id, mirror.KindRoom))
+	}
+	looks := 0
+	h.feed.AfterHeads(func() {
+		switch looks++; looks {
+		case 1: // after the begin
+			h.feed.CommitOf(int(room.Bucket()), room)
+		case 3: // after the second page
+			h.feed.Restore(int(room.Bucket()), 1)
+		}
+	})
+	stream, err := h.change.WatchChanges(t.Context(), &mirrorv1.WatchChangesRequest{Start: fromSnapshot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, items := "", 0
+	for {
+		response, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if response.GetSnapshotEnd() != nil {
+			t.Fatal("the snapshot is whole; want that the stream ends before")
+		}
+		token, items = response.GetToken(), items+len(response.GetSnapshotItems().GetItems())
+	}
+	if items != 2 {
+		t.Errorf("%d items; want the 2 that were read before", items)
+	}
+	h.feed.AfterHeads(nil)
+	_, err = h.change.ListChanges(t.Context(), &mirrorv1.ListChangesRequest{
+		Start: &mirrorv1.ListChangesRequest_Token{Token: token},
+	})
+	wantStatus(t, err, codes.OutOfRange, fault.ReasonChangeTokenAhead)
+}
+
+// After a restore, with another identity or without, numbers are lower than those that are held.
+// A snapshot replaces them all the same.
+func TestSnapshotAfterARestore(t *testing.T) {
+	t.Parallel()
+	for _, reset := range []bool{false, true} {
+		h := start(t)
+		room, other := resourceIn(project, "room", mirror.KindRoom), resourceIn(project, "room", mirror.KindStorage)
+		for range 9 {
+			h.happens(room)
+			h.happens(other)
+		}
+		held := newCopies()
+		token := h.listAll(t, held, "")
+		h.feed.Restore(int(room.Bucket()), 10)
+		want := codes.OutOfRange
+		if reset {
+			h.feed.Forget()
+			want = codes.InvalidArgument
+		}
+		_, err := h.change.ListChanges(t.Context(), listFrom(token))
+		if !reset {
+			wantStatus(t, err, want, fault.ReasonChangeTokenAhead)
+		} else if err == nil {
+			t.Error("ListChanges from a token of before the reset did not fail")
+		}
+		token = h.listAll(t, held, "")
+		if diff := gocmp.Diff(h.mirrored("", ""), held.held); diff != "" {
+			t.Errorf("copies after a snapshot (-want +got):\n%s", diff)
+		}
+		h.happens(room)
+		page, err := h.change.ListChanges(t.Context(), listFrom(token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held.take(responseOf(page))
+		if diff := gocmp.Diff(h.mirrored("", ""), held.held); diff != "" {
+			t.Errorf("copies after the next change (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// A snapshot whose changes were trimmed is not read to its end first.
+func TestTrimInASnapshot(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	room := resourceIn(project, "room", mirror.KindRoom)
+	page, err := h.change.ListChanges(t.Context(), listFrom(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.happens(room)
+	h.happens(room)
+	h.feed.TrimTo(int(room.Bucket()), 1)
+	_, err = h.change.ListChanges(t.Context(), listFrom(page.GetNextToken()))
+	wantStatus(t, err, codes.OutOfRange, fault.ReasonChangeTokenExpired)
+}
+
+// However long the database takes for a page, a stream ends in time, and so does the process.
+func TestSnapshotOfADatabaseThatHangs(t *testing.T) {
+	t.Parallel()
+	t.Run("life", func(t *testing.T) {
+		t.Parallel()
+		h := start(t, func(c *Config) { c.Change.Life = 10 * time.Millisecond })
+		h.feed.HangCopies(true)
+		stream, err := h.change.WatchChanges(t.Context(), &mirrorv1.WatchChangesRequest{Start: fromSnapshot})
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := stream.Recv()
+		if response.GetSnapshotBegin() == nil {
+			t.Fatalf("Recv = %v, %v; want the begin of a snapshot", response, err)
+		}
+		if response, err := stream.Recv(); !errors.Is(err, io.EOF) {
+			t.Errorf("Recv = %v, %v; want the end of the stream", response, err)
+		}
+	})
+	t.Run("shutdown", func(t *testing.T) {
+		t.Parallel()
+		h := start(t)
+		h.feed.HangCopies(true)
+		stream, err := h.change.WatchChanges(t.Context(), &mirrorv1.WatchChangesRequest{Start: fromSnapshot})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		h.stopTailing()
+		_, err = stream.Recv()
+		wantStatus(t, err, codes.Unavailable, fault.ReasonShuttingDown)
+	})
+	t.Run("heartbeat", func(t *testing.T) {
+		t.Parallel()
+		h := start(t)
+		h.feed.HangCopies(true)
+		s := h.services.change
+		f, err := s.follow(access.Into(t.Context(), access.Everything("one")), &mirrorv1.WatchChangesRequest{
+			Start: fromSnapshot,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		f.begin()
+		quiet, enough := make(chan time.Time, 1), errors.New("enough")
+		beats := 0
+		quiet <- noon
+		_, err = s.nextPage(t.Context(), f, 1, nil, quiet, func() error {
+			if beats++; beats == 3 {
+				return enough
+			}
+			quiet <- noon
+			return nil
+		})
+		if !errors.Is(err, enough) || beats != 3 {
+			t.Errorf("nextPage = %v after %d heartbeats; want 3", err, beats)
+		}
+	})
+}
+
+// However many streams a caller has, the pages of another do not wait for all of them.
+func TestSnapshotsOfOneCaller(t *testing.T) {
+	t.Parallel()
+	h := start(t, func(c *Config) {
+		c.Guard = callers(map[string]access.Caller{"one": access.Everything("one"), "two": access.Everything("two")})
+	})
+	h.feed.HangCopies(true)
+	open := func(key string) {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+key)
+		stream, err := h.change.WatchChanges(ctx, &mirrorv1.WatchChangesRequest{Start: fromSnapshot})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	await := func(want int) {
+		for h.feed.Hanging() < want {
+			select {
+			case <-time.After(time.Millisecond):
+			case <-t.Context().Done():
+				t.Fatal("the test is over")
+			}
+		}
+	}
+	for range 3 * snapshotReaders {
+		open("one")
+	}
+	await(callerReaders)
+	open("two")
+	await(callerReaders + 1)
+	if n := h.feed.Hanging(); n != callerReaders+1 {
+		t.Errorf("%d pages are read; want %d of one caller and 1 of another", n, callerReaders)
+	}
+}
+
+// A page of the only room reads nothing of other rooms, and a page of what is hidden goes on.
+func TestSnapshotsOfFewCopies(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	for i := range 100 {
+		r := resourceIn(project, mirror.RoomID(fmt.Sprintf("a%03d", i)), mirror.KindRoom)
+		h.happens(r)
+		h.deletes(r)
+	}
+	h.happens(resourceIn(project, "z", mirror.KindRoom))
+	h.happens(resourceIn(project, "a", mirror.KindStorage))
+	held := newCopies()
+	h.listAll(t, held, "")
+	if diff := gocmp.Diff(h.mirrored("", ""), held.held); diff != "" {
+		t.Errorf("copies behind many that are hidden (-want +got):\n%s", diff)
+	}
+	h.feed.Asked()
+	req := &mirrorv1.ListChangesRequest{PageSize: 2, RoomId: "a", Start: listFrom("").GetStart()}
+	only := newCopies()
+	calls := 0
+	for ; only.ended == 0; calls++ {
+		page, err := h.change.ListChanges(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		only.take(responseOf(page))
+		req.Start = &mirrorv1.ListChangesRequest_Token{Token: page.GetNextToken()}
+	}
+	if queries := h.feed.Asked(); len(only.held) != 1 || queries > 30 {
+		t.Errorf("%d queries in %d calls for %v; want a few for one copy", queries, calls, only.held)
 	}
 }

@@ -25,6 +25,7 @@ var feedCases = []testCase{
 	{"feed gets another identity", feedForgotten},
 	{"copies are listed with their revisions and epochs", copiesListed},
 	{"copies are listed in pages, by room", copiesInPages},
+	{"page of copies is bounded by what it looks at", copiesAmongHidden},
 	{"what fails takes no number", changesWithoutGaps},
 	{"reader that follows writers misses nothing", changesFollowed},
 }
@@ -243,15 +244,23 @@ func feedForgotten(e *env) {
 	e.want("Liveblocks' id of the project", p.LiveblocksID, "6606")
 }
 
-func (e *env) copies(f store.CopyFilter) []mirror.Change {
+func (e *env) copyPage(f store.CopyFilter) store.CopyPage {
 	e.Helper()
 	f.Project = project
-	if f.Limit == 0 {
-		f.Limit = 100
-	}
-	copies, err := e.Copies(e.ctx(), f)
+	page, err := e.Copies(e.ctx(), f)
 	e.must("Copies", err)
-	return copies
+	if page.More && page.Last == (mirror.Resource{}) {
+		e.Errorf("Copies(%+v) = %+v; want where it ends", f, page)
+	}
+	return page
+}
+
+func (e *env) copies(f store.CopyFilter) []mirror.Change {
+	e.Helper()
+	f.Limit = 100
+	page := e.copyPage(f)
+	e.want("more behind a page that is not full", page.More, false)
+	return page.Copies
 }
 
 // The copies of a kind are what readers see of it, and what the feed told of them last.
@@ -300,15 +309,19 @@ func copiesListed(e *env) {
 		}
 	}
 	for _, kind := range mirror.Kinds() {
+		if kind == mirror.KindYdoc {
+			continue // in the list of documents
+		}
 		want := []mirror.Change(nil)
 		for _, c := range held {
 			history := kind == mirror.KindUserSessions || kind == mirror.KindNotification
-			if c.Resource.Kind == kind && !history {
+			if c.Resource.Kind == kind && !history || kind == mirror.KindStorage && c.Resource.Kind == mirror.KindYdoc {
 				want = append(want, c)
 			}
 		}
 		slices.SortFunc(want, func(a, b mirror.Change) int {
-			return cmp.Or(cmp.Compare(a.Resource.Room, b.Resource.Room), cmp.Compare(a.Resource.ID, b.Resource.ID))
+			return cmp.Or(cmp.Compare(a.Resource.Room, b.Resource.Room), cmp.Compare(a.Resource.Kind, b.Resource.Kind),
+				cmp.Compare(a.Resource.ID, b.Resource.ID))
 		})
 		got := e.copies(store.CopyFilter{Kind: kind})
 		if kind == mirror.KindActiveUsers { // readers see those of the new room too: nobody is there
@@ -322,32 +335,73 @@ func copiesInPages(e *env) {
 	for i := range 7 {
 		id := mirror.RoomID(fmt.Sprint(i%2, "/", i))
 		e.mirrorBoth(id)
+		e.mirrorDocument(mirror.Resource{Project: project, Room: id, Kind: mirror.KindYdoc}, "update")
 		for j := range i % 3 {
 			e.mirrorThread(id, threadIn(fmt.Sprint("th_", j), 1))
 		}
 	}
+	e.mirrorBoth("1")
 	e.mirrorGroup(groupIn("g_1", 1))
 	for _, kind := range []mirror.Kind{mirror.KindRoom, mirror.KindStorage, mirror.KindThread, mirror.KindGroup} {
+		all := e.copies(store.CopyFilter{Kind: kind})
 		for _, rooms := range []store.Prefixes{nil, {}, {"0/"}, {"0/2", "1/"}, {"1/3"}, {"2"}} {
-			want := e.copies(store.CopyFilter{Kind: kind})
-			want = slices.DeleteFunc(want, func(c mirror.Change) bool { return !rooms.Select(c.Resource.Room) })
-			for limit := range 4 {
-				var got []mirror.Change
-				for f := (store.CopyFilter{Kind: kind, Rooms: rooms, Limit: limit + 1}); ; {
-					page := e.copies(f)
-					got = append(got, page...)
-					if len(page) < f.Limit {
-						break
+			for _, room := range []mirror.RoomID{"", "1", "1/3", "2"} {
+				want := slices.DeleteFunc(slices.Clone(all), func(c mirror.Change) bool {
+					return !rooms.Select(c.Resource.Room) || room != "" && c.Resource.Room != room
+				})
+				for limit := range 4 {
+					what := fmt.Sprintf("Copies of kind %v in %q and room %q, %d a page", kind, rooms, room, limit+1)
+					var got []mirror.Change
+					f := store.CopyFilter{Kind: kind, Rooms: rooms, Room: room, Limit: limit + 1}
+					for more := true; more; {
+						page := e.copyPage(f)
+						got, more = append(got, page.Copies...), page.More
+						f.AfterRoom, f.Kind, f.AfterID = page.Last.Room, page.Last.Kind, page.Last.ID
 					}
-					last := page[len(page)-1].Resource
-					f.AfterRoom, f.AfterID = last.Room, last.ID
-				}
-				if len(got)+len(want) > 0 {
-					e.want(fmt.Sprintf("Copies of kind %v in %q, %d a page", kind, rooms, limit+1), got, want)
+					if len(got)+len(want) > 0 {
+						e.want(what, got, want)
+					}
 				}
 			}
 		}
 	}
+}
+
+// However much of a kind is hidden, a page looks at no more rows than it is told to, and says
+// how far it came.
+func copiesAmongHidden(e *env) {
+	for i := range 5 {
+		id := mirror.RoomID(fmt.Sprint("gone-", i))
+		e.mirrorBoth(id)
+		e.mirrorThread(id, threadIn("th_1", 1))
+		e.mirrorUsers(id, mirror.ActiveUser{ConnectionID: 1, UserID: "ann"})
+		e.deleteRoom(id)
+	}
+	e.mirrorBoth("room")
+	for i := range 5 {
+		e.mirrorThread("room", threadIn(fmt.Sprint("th_", i), 1))
+		e.deleteThread(threadOf("room", fmt.Sprint("th_", i)))
+	}
+	e.mirrorThread("room", threadIn("th_5", 1))
+	for kind, last := range map[mirror.Kind]mirror.Resource{
+		mirror.KindRoom:        {Project: project, Room: "gone-2", Kind: mirror.KindRoom},
+		mirror.KindStorage:     storageOf("gone-2"),
+		mirror.KindActiveUsers: {Project: project, Room: "gone-2", Kind: mirror.KindActiveUsers},
+		mirror.KindThread:      threadOf("gone-2", "th_1"),
+	} {
+		page := e.copyPage(store.CopyFilter{Kind: kind, Limit: 3})
+		e.want("a page of hidden copies of kind "+kind.String(), page, store.CopyPage{Last: last, More: true})
+	}
+	page := e.copyPage(store.CopyFilter{Kind: mirror.KindThread, Room: "room", Limit: 3})
+	e.want("a page of deleted threads", page, store.CopyPage{Last: threadOf("room", "th_2"), More: true})
+	page = e.copyPage(store.CopyFilter{
+		Kind: mirror.KindThread, Room: "room", AfterRoom: "room", AfterID: page.Last.ID, Limit: 4,
+	})
+	e.want("copies behind deleted threads", len(page.Copies), 1)
+	page = e.copyPage(store.CopyFilter{Kind: mirror.KindActiveUsers, AfterRoom: "gone-2", Limit: 3})
+	e.want("a page up to a room without users", page, store.CopyPage{
+		Last: mirror.Resource{Project: project, Room: "room", Kind: mirror.KindActiveUsers}, More: true,
+	})
 }
 
 func changesWithoutGaps(e *env) {

@@ -115,6 +115,11 @@ func mutants() []mutant {
 			func(b base) store.Store { return &copiesOfAll{b} },
 		},
 		{
+			"looks for copies without a bound",
+			[]string{"page of copies is bounded by what it looks at"},
+			func(b base) store.Store { return &copiesUntilShown{b} },
+		},
+		{
 			"trims without notice",
 			[]string{"changes are trimmed from the beginning"},
 			func(b base) store.Store { return &trimsSilently{b} },
@@ -799,7 +804,7 @@ func (m *forgetsEpochs) Changes(ctx context.Context, ranges []store.ChangeRange)
 
 type copiesDeleted struct{ base }
 
-func (m *copiesDeleted) Copies(ctx context.Context, f store.CopyFilter) (out []mirror.Change, err error) {
+func (m *copiesDeleted) Copies(ctx context.Context, f store.CopyFilter) (page store.CopyPage, err error) {
 	if f.Kind != mirror.KindRoom {
 		return m.Store.Copies(ctx, f)
 	}
@@ -808,18 +813,30 @@ func (m *copiesDeleted) Copies(ctx context.Context, f store.CopyFilter) (out []m
 	})
 	for _, r := range rooms {
 		id := mirror.Resource{Project: f.Project, Room: r.ID, Kind: mirror.KindRoom}
-		out = append(out, mirror.Change{
+		page.Copies = append(page.Copies, mirror.Change{
 			Bucket: id.Bucket(), Number: r.Freshness.Revision, Resource: id, Kind: mirror.ChangeUpserted, Epoch: r.Epoch,
 		})
 	}
-	return out, err
+	return page, err
 }
 
 type copiesOfAll struct{ base }
 
-func (m *copiesOfAll) Copies(ctx context.Context, f store.CopyFilter) ([]mirror.Change, error) {
+func (m *copiesOfAll) Copies(ctx context.Context, f store.CopyFilter) (store.CopyPage, error) {
 	f.Rooms = nil
 	return m.Store.Copies(ctx, f)
+}
+
+type copiesUntilShown struct{ base }
+
+func (m *copiesUntilShown) Copies(ctx context.Context, f store.CopyFilter) (store.CopyPage, error) {
+	for {
+		page, err := m.Store.Copies(ctx, f)
+		if err != nil || !page.More || len(page.Copies) > 0 {
+			return page, err
+		}
+		f.AfterRoom, f.Kind, f.AfterID = page.Last.Room, page.Last.Kind, page.Last.ID
+	}
 }
 
 type trimsSilently struct{ base }

@@ -82,7 +82,7 @@ func Reads() []Read {
 		}),
 		byKey("Oldest", func(ctx context.Context, s store.Store) error { _, err := s.Oldest(ctx, project); return err }),
 		copies(store.CopyFilter{
-			Project: project, Rooms: rooms, AfterRoom: id, AfterID: id, Limit: limit,
+			Project: project, Rooms: rooms, Room: id, AfterRoom: id, AfterID: id, Limit: limit,
 		}),
 		lists("Events", store.Store.Events, store.EventFilter{
 			Project:   project,
@@ -183,7 +183,7 @@ func copies(full store.CopyFilter) (all []Read) {
 	} {
 		full.Kind = kind
 		for _, f := range combinations(full, "Kind") {
-			if kind != mirror.KindGroup || f.Rooms == nil {
+			if kind != mirror.KindGroup || f.Rooms == nil && f.Room == "" {
 				all = append(all, Read{"Copies", f, true, func(ctx context.Context, s store.Store) { _, _ = s.Copies(ctx, f) }})
 			}
 		}

@@ -24,7 +24,10 @@ type Database struct {
 	feeds   map[mirror.ProjectID][16]byte
 	err     error
 	hangs   bool
-	after   func()
+	// hangsCopies is as hangs, and hanging is how many lists of copies hang.
+	hangsCopies bool
+	hanging     int
+	after       func()
 
 	// Lag is how many of the last changes of each bucket Changes does not see, as through a
 	// server that lags.
@@ -163,37 +166,71 @@ func (d *Database) Changes(_ context.Context, ranges []store.ChangeRange) (out [
 func (d *Database) Live() []mirror.Change {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.live()
+	return slices.DeleteFunc(d.last(), func(c mirror.Change) bool { return c.Kind == mirror.ChangeDeleted })
 }
 
-func (d *Database) live() []mirror.Change {
+func (d *Database) last() []mirror.Change {
 	last := make(map[mirror.Resource]mirror.Change)
 	for bucket := range d.entries {
 		for _, c := range d.entries[bucket] {
 			c.CommitTime = time.Time{}
-			if last[c.Resource] = c; c.Kind == mirror.ChangeDeleted {
-				delete(last, c.Resource)
-			}
+			last[c.Resource] = c
 		}
 	}
-	return slices.SortedFunc(maps.Values(last), func(a, b mirror.Change) int {
-		return cmp.Or(cmp.Compare(a.Resource.Room, b.Resource.Room), cmp.Compare(a.Resource.ID, b.Resource.ID))
-	})
+	return slices.SortedFunc(maps.Values(last), func(a, b mirror.Change) int { return compare(a.Resource, b.Resource) })
+}
+
+func compare(a, b mirror.Resource) int {
+	return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID))
+}
+
+// HangCopies makes the lists of copies hang as long as their context allows.
+func (d *Database) HangCopies(hangs bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hangsCopies = hangs
+}
+
+// Hanging returns how many lists of copies hang.
+func (d *Database) Hanging() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hanging
 }
 
 // Copies is that of [store.Feed].
-func (d *Database) Copies(_ context.Context, f store.CopyFilter) (out []mirror.Change, err error) {
+func (d *Database) Copies(ctx context.Context, f store.CopyFilter) (page store.CopyPage, err error) {
 	unlock, err := d.query()
+	if d.hangsCopies {
+		d.hanging++
+		unlock()
+		<-ctx.Done()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.hanging--
+		return page, ctx.Err()
+	}
 	defer unlock()
-	for _, c := range d.live() {
+	documents := []mirror.Kind{mirror.KindStorage, mirror.KindYdoc}
+	looked := 0
+	for _, c := range d.last() {
 		r := c.Resource
-		after := cmp.Or(cmp.Compare(r.Room, f.AfterRoom), cmp.Compare(r.ID, f.AfterID)) > 0
-		if r.Project == f.Project && r.Kind == f.Kind && f.Rooms.Select(r.Room) && len(out) < f.Limit &&
-			(after || f.AfterRoom == "" && f.AfterID == "") {
-			out = append(out, c)
+		kind := r.Kind == f.Kind || slices.Contains(documents, r.Kind) && slices.Contains(documents, f.Kind)
+		after := f.AfterRoom == "" && f.AfterID == "" ||
+			compare(r, mirror.Resource{Room: f.AfterRoom, Kind: f.Kind, ID: f.AfterID}) > 0
+		if r.Project != f.Project || !kind || !f.Rooms.Select(r.Room) || f.Room != "" && r.Room != f.Room || !after {
+			continue
+		}
+		if c.Kind == mirror.ChangeUpserted {
+			page.Copies = append(page.Copies, c)
+		}
+		page.Last = r
+		if looked++; looked == f.Limit {
+			page.More = true
+			break
 		}
 	}
-	return out, err
+	return page, err
 }
 
 // Trim is not used; see [Database.TrimTo].

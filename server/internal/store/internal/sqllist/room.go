@@ -3,6 +3,7 @@ package sqllist
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,17 +39,17 @@ func (s *statement) whereRoom(of string, room mirror.Resource) *statement {
 		room.Room)
 }
 
-// withinRoom selects the rows of a room after the one with an id, and returns the columns
+// withinRoom selects the rows of a room after the one with some ids, and returns the columns
 // that order them. A condition for each column would make Postgres expect a few rows and
 // sort all of them.
-func (s *statement) withinRoom(of, id string, room mirror.Resource, after string) (order []string) {
+func (s *statement) withinRoom(of string, ids []string, room mirror.Resource, after ...any) (order []string) {
 	if !s.dialect.RowValues {
-		s.whereRoom(of, room).where(id+" > ?", after)
-		return []string{id}
+		s.whereRoom(of, room).after(ids, after...)
+		return ids
 	}
-	key := []string{of + ".bucket", of + ".project_id", of + ".room_id", id}
-	s.after(key, room.Bucket(), room.Project, room.Room, after).
-		compare("<=", key[:3], []any{room.Bucket(), room.Project, room.Room})
+	key := append([]string{of + ".bucket", of + ".project_id", of + ".room_id"}, ids...)
+	in := []any{room.Bucket(), room.Project, room.Room}
+	s.after(key, slices.Concat(in, after)...).compare("<=", key[:3], in)
 	return key
 }
 

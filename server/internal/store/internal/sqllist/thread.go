@@ -138,7 +138,7 @@ join mirror_thread t
 		}
 		room := mirror.Resource{Project: f.Project, Room: f.Room}
 		s := r.query(threadColumns + "from mirror_thread t" + r.by("primary") + r.ofThread())
-		order := s.withinRoom("t", "t.thread_id", room, first)
+		order := s.withinRoom("t", []string{"t.thread_id"}, room, first)
 		narrow(s).where("t.resolved in (?, ?)", either, or).page(order, f.Limit)
 		return list(ctx, r, what, s, scanThread(f.Project))
 	}
