@@ -45,6 +45,9 @@ func FuzzDecode(f *testing.F) {
 		for name, write := range map[string]func(*yjs.Doc, []byte) ([]byte, error){
 			"JSON":      (*yjs.Doc).JSON,
 			"Structure": (*yjs.Doc).Structure,
+			"Render": func(d *yjs.Doc, dst []byte) ([]byte, error) {
+				return d.Render(dst, yjs.Rendering{Formatting: true})
+			},
 		} {
 			b, err := write(d, nil)
 			if err != nil {
