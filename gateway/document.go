@@ -223,6 +223,7 @@ func (d *delivery) begin(httpCode int) {
 	for key, name := range map[string]string{
 		"mirror-revision":      "Mirror-Revision",
 		"mirror-fetch-time":    "Mirror-Fetch-Time",
+		"mirror-stale":         "Mirror-Stale",
 		"mirror-refresh-error": "Mirror-Refresh-Error",
 		"x-request-id":         "X-Request-Id",
 	} {

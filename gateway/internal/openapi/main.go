@@ -458,6 +458,7 @@ func (a *api) operation(path string, op object, m protoreflect.MethodDescriptor)
 				"ETag":              textHeader("The entity tag of this form of the document."),
 				"Mirror-Revision":   textHeader("The number of the change that last altered the copy."),
 				"Mirror-Fetch-Time": textHeader("When the fetch that produced the copy began."),
+				"Mirror-Stale":      textHeader("1 if a newer version is known and not fetched yet. Absent otherwise."),
 				"Mirror-Refresh-Error": textHeader("Why the copy is older than maxAge allows, as in Freshness. " +
 					"Absent if it is not."),
 			},

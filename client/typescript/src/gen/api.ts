@@ -722,7 +722,7 @@ export interface paths {
         };
         /**
          * ReadDocument streams a document's bytes. Over HTTP the body is the document itself, with Content-Length and an ETag; If-None-Match is supported.
-         * @description The initial metadata carries mirror-content-length, mirror-etag, mirror-revision and mirror-fetch-time.
+         * @description The initial metadata carries mirror-content-length, mirror-etag, mirror-revision and mirror-fetch-time, and mirror-stale if a newer version is known.
          */
         get: operations["readStorageDocument"];
         put?: never;
@@ -850,7 +850,7 @@ export interface paths {
         };
         /**
          * ReadDocument streams a document's bytes. Over HTTP the body is the document itself, with Content-Length and an ETag; If-None-Match is supported.
-         * @description The initial metadata carries mirror-content-length, mirror-etag, mirror-revision and mirror-fetch-time.
+         * @description The initial metadata carries mirror-content-length, mirror-etag, mirror-revision and mirror-fetch-time, and mirror-stale if a newer version is known.
          */
         get: operations["readYjsDocument"];
         put?: never;
@@ -890,7 +890,7 @@ export interface paths {
         };
         /**
          * ReadDocument streams a document's bytes. Over HTTP the body is the document itself, with Content-Length and an ETag; If-None-Match is supported.
-         * @description The initial metadata carries mirror-content-length, mirror-etag, mirror-revision and mirror-fetch-time.
+         * @description The initial metadata carries mirror-content-length, mirror-etag, mirror-revision and mirror-fetch-time, and mirror-stale if a newer version is known.
          */
         get: operations["readStorageDocumentByQuery"];
         put?: never;
@@ -1023,7 +1023,7 @@ export interface paths {
         };
         /**
          * ReadDocument streams a document's bytes. Over HTTP the body is the document itself, with Content-Length and an ETag; If-None-Match is supported.
-         * @description The initial metadata carries mirror-content-length, mirror-etag, mirror-revision and mirror-fetch-time.
+         * @description The initial metadata carries mirror-content-length, mirror-etag, mirror-revision and mirror-fetch-time, and mirror-stale if a newer version is known.
          */
         get: operations["readYjsDocumentByQuery"];
         put?: never;
@@ -1899,7 +1899,7 @@ export interface components {
         ListThreadsResponse: {
             /** @description Token of the next page. Empty on the last page. */
             nextPageToken: string;
-            /** @description The threads, without their comments. */
+            /** @description The threads, without their comments unless the view is SOURCE. */
             threads: components["schemas"]["Thread"][];
         };
         /** @description ListUserSessionsResponse is one page of sessions. */
@@ -4395,6 +4395,8 @@ export interface operations {
                     "Mirror-Refresh-Error"?: string;
                     /** @description The number of the change that last altered the copy. */
                     "Mirror-Revision"?: string;
+                    /** @description 1 if a newer version is known and not fetched yet. Absent otherwise. */
+                    "Mirror-Stale"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4442,6 +4444,8 @@ export interface operations {
                 pageSize?: number;
                 /** @description The nextPageToken of the previous response. The filters must be the same. */
                 pageToken?: string;
+                /** @description The default is BASIC. FULL is not available: list the comments instead. */
+                view?: components["schemas"]["ThreadView"];
             };
             header?: never;
             path: {
@@ -4729,6 +4733,8 @@ export interface operations {
                     "Mirror-Refresh-Error"?: string;
                     /** @description The number of the change that last altered the copy. */
                     "Mirror-Revision"?: string;
+                    /** @description 1 if a newer version is known and not fetched yet. Absent otherwise. */
+                    "Mirror-Stale"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4833,6 +4839,8 @@ export interface operations {
                     "Mirror-Refresh-Error"?: string;
                     /** @description The number of the change that last altered the copy. */
                     "Mirror-Revision"?: string;
+                    /** @description 1 if a newer version is known and not fetched yet. Absent otherwise. */
+                    "Mirror-Stale"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4924,6 +4932,8 @@ export interface operations {
                 pageSize?: number;
                 /** @description The nextPageToken of the previous response. The filters must be the same. */
                 pageToken?: string;
+                /** @description The default is BASIC. FULL is not available: list the comments instead. */
+                view?: components["schemas"]["ThreadView"];
             };
             header?: never;
             path?: never;
@@ -5152,6 +5162,8 @@ export interface operations {
                     "Mirror-Refresh-Error"?: string;
                     /** @description The number of the change that last altered the copy. */
                     "Mirror-Revision"?: string;
+                    /** @description 1 if a newer version is known and not fetched yet. Absent otherwise. */
+                    "Mirror-Stale"?: string;
                     [name: string]: unknown;
                 };
                 content: {

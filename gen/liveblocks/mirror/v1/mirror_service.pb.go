@@ -1024,7 +1024,9 @@ type ListThreadsRequest struct {
 	// be shorter.
 	PageSize int32 `protobuf:"varint,9,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous response. The filters must be the same.
-	PageToken     string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The default is BASIC. FULL is not available: list the comments instead.
+	View          ThreadView `protobuf:"varint,11,opt,name=view,proto3,enum=liveblocks.mirror.v1.ThreadView" json:"view,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1129,10 +1131,17 @@ func (x *ListThreadsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListThreadsRequest) GetView() ThreadView {
+	if x != nil {
+		return x.View
+	}
+	return ThreadView_THREAD_VIEW_UNSPECIFIED
+}
+
 // ListThreadsResponse is one page of threads.
 type ListThreadsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The threads, without their comments.
+	// The threads, without their comments unless the view is SOURCE.
 	Threads []*Thread `protobuf:"bytes,1,rep,name=threads,proto3" json:"threads,omitempty"`
 	// Token of the next page. Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -2659,7 +2668,7 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
 	"\rrequire_fresh\x18\a \x01(\bR\frequireFresh\"I\n" +
 	"\x11GetThreadResponse\x124\n" +
-	"\x06thread\x18\x01 \x01(\v2\x1c.liveblocks.mirror.v1.ThreadR\x06thread\"\xd8\x04\n" +
+	"\x06thread\x18\x01 \x01(\v2\x1c.liveblocks.mirror.v1.ThreadR\x06thread\"\x9a\x05\n" +
 	"\x12ListThreadsRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -2673,7 +2682,9 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\tpage_size\x18\t \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x1a;\n" +
+	" \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x12@\n" +
+	"\x04view\x18\v \x01(\x0e2 .liveblocks.mirror.v1.ThreadViewB\n" +
+	"\xbaH\a\x82\x01\x04\x10\x01 \x02R\x04view\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
@@ -2915,66 +2926,67 @@ var file_liveblocks_mirror_v1_mirror_service_proto_depIdxs = []int32{
 	42, // 19: liveblocks.mirror.v1.GetThreadResponse.thread:type_name -> liveblocks.mirror.v1.Thread
 	33, // 20: liveblocks.mirror.v1.ListThreadsRequest.metadata:type_name -> liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
 	43, // 21: liveblocks.mirror.v1.ListThreadsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
-	42, // 22: liveblocks.mirror.v1.ListThreadsResponse.threads:type_name -> liveblocks.mirror.v1.Thread
-	34, // 23: liveblocks.mirror.v1.GetCommentRequest.max_age:type_name -> google.protobuf.Duration
-	44, // 24: liveblocks.mirror.v1.GetCommentResponse.comment:type_name -> liveblocks.mirror.v1.Comment
-	43, // 25: liveblocks.mirror.v1.ListCommentsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
-	44, // 26: liveblocks.mirror.v1.ListCommentsResponse.comments:type_name -> liveblocks.mirror.v1.Comment
-	34, // 27: liveblocks.mirror.v1.ListActiveUsersRequest.max_age:type_name -> google.protobuf.Duration
-	45, // 28: liveblocks.mirror.v1.ListActiveUsersResponse.active_users:type_name -> liveblocks.mirror.v1.ActiveUser
-	46, // 29: liveblocks.mirror.v1.ListActiveUsersResponse.freshness:type_name -> liveblocks.mirror.v1.Freshness
-	43, // 30: liveblocks.mirror.v1.ListUserSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
-	43, // 31: liveblocks.mirror.v1.ListUserSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
-	47, // 32: liveblocks.mirror.v1.ListUserSessionsResponse.user_sessions:type_name -> liveblocks.mirror.v1.UserSession
-	34, // 33: liveblocks.mirror.v1.GetFlowRequest.max_age:type_name -> google.protobuf.Duration
-	48, // 34: liveblocks.mirror.v1.GetFlowResponse.flow:type_name -> liveblocks.mirror.v1.Flow
-	34, // 35: liveblocks.mirror.v1.ListFlowsRequest.max_age:type_name -> google.protobuf.Duration
-	48, // 36: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
-	43, // 37: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
-	43, // 38: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
-	49, // 39: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
-	34, // 40: liveblocks.mirror.v1.GetGroupRequest.max_age:type_name -> google.protobuf.Duration
-	50, // 41: liveblocks.mirror.v1.GetGroupResponse.group:type_name -> liveblocks.mirror.v1.Group
-	50, // 42: liveblocks.mirror.v1.ListGroupsResponse.groups:type_name -> liveblocks.mirror.v1.Group
-	0,  // 43: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
-	2,  // 44: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
-	4,  // 45: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
-	6,  // 46: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
-	8,  // 47: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
-	9,  // 48: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
-	11, // 49: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
-	13, // 50: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
-	15, // 51: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
-	17, // 52: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
-	19, // 53: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
-	21, // 54: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
-	23, // 55: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
-	25, // 56: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
-	27, // 57: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
-	29, // 58: liveblocks.mirror.v1.MirrorService.GetGroup:input_type -> liveblocks.mirror.v1.GetGroupRequest
-	31, // 59: liveblocks.mirror.v1.MirrorService.ListGroups:input_type -> liveblocks.mirror.v1.ListGroupsRequest
-	1,  // 60: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
-	3,  // 61: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
-	5,  // 62: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
-	7,  // 63: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
-	51, // 64: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
-	10, // 65: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
-	12, // 66: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
-	14, // 67: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
-	16, // 68: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
-	18, // 69: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
-	20, // 70: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
-	22, // 71: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
-	24, // 72: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
-	26, // 73: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
-	28, // 74: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
-	30, // 75: liveblocks.mirror.v1.MirrorService.GetGroup:output_type -> liveblocks.mirror.v1.GetGroupResponse
-	32, // 76: liveblocks.mirror.v1.MirrorService.ListGroups:output_type -> liveblocks.mirror.v1.ListGroupsResponse
-	60, // [60:77] is the sub-list for method output_type
-	43, // [43:60] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	41, // 22: liveblocks.mirror.v1.ListThreadsRequest.view:type_name -> liveblocks.mirror.v1.ThreadView
+	42, // 23: liveblocks.mirror.v1.ListThreadsResponse.threads:type_name -> liveblocks.mirror.v1.Thread
+	34, // 24: liveblocks.mirror.v1.GetCommentRequest.max_age:type_name -> google.protobuf.Duration
+	44, // 25: liveblocks.mirror.v1.GetCommentResponse.comment:type_name -> liveblocks.mirror.v1.Comment
+	43, // 26: liveblocks.mirror.v1.ListCommentsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
+	44, // 27: liveblocks.mirror.v1.ListCommentsResponse.comments:type_name -> liveblocks.mirror.v1.Comment
+	34, // 28: liveblocks.mirror.v1.ListActiveUsersRequest.max_age:type_name -> google.protobuf.Duration
+	45, // 29: liveblocks.mirror.v1.ListActiveUsersResponse.active_users:type_name -> liveblocks.mirror.v1.ActiveUser
+	46, // 30: liveblocks.mirror.v1.ListActiveUsersResponse.freshness:type_name -> liveblocks.mirror.v1.Freshness
+	43, // 31: liveblocks.mirror.v1.ListUserSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
+	43, // 32: liveblocks.mirror.v1.ListUserSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
+	47, // 33: liveblocks.mirror.v1.ListUserSessionsResponse.user_sessions:type_name -> liveblocks.mirror.v1.UserSession
+	34, // 34: liveblocks.mirror.v1.GetFlowRequest.max_age:type_name -> google.protobuf.Duration
+	48, // 35: liveblocks.mirror.v1.GetFlowResponse.flow:type_name -> liveblocks.mirror.v1.Flow
+	34, // 36: liveblocks.mirror.v1.ListFlowsRequest.max_age:type_name -> google.protobuf.Duration
+	48, // 37: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
+	43, // 38: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
+	43, // 39: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
+	49, // 40: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
+	34, // 41: liveblocks.mirror.v1.GetGroupRequest.max_age:type_name -> google.protobuf.Duration
+	50, // 42: liveblocks.mirror.v1.GetGroupResponse.group:type_name -> liveblocks.mirror.v1.Group
+	50, // 43: liveblocks.mirror.v1.ListGroupsResponse.groups:type_name -> liveblocks.mirror.v1.Group
+	0,  // 44: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
+	2,  // 45: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
+	4,  // 46: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
+	6,  // 47: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
+	8,  // 48: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
+	9,  // 49: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
+	11, // 50: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
+	13, // 51: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
+	15, // 52: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
+	17, // 53: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
+	19, // 54: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
+	21, // 55: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
+	23, // 56: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
+	25, // 57: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
+	27, // 58: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
+	29, // 59: liveblocks.mirror.v1.MirrorService.GetGroup:input_type -> liveblocks.mirror.v1.GetGroupRequest
+	31, // 60: liveblocks.mirror.v1.MirrorService.ListGroups:input_type -> liveblocks.mirror.v1.ListGroupsRequest
+	1,  // 61: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
+	3,  // 62: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
+	5,  // 63: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
+	7,  // 64: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
+	51, // 65: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
+	10, // 66: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
+	12, // 67: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
+	14, // 68: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
+	16, // 69: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
+	18, // 70: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
+	20, // 71: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
+	22, // 72: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
+	24, // 73: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
+	26, // 74: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
+	28, // 75: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
+	30, // 76: liveblocks.mirror.v1.MirrorService.GetGroup:output_type -> liveblocks.mirror.v1.GetGroupResponse
+	32, // 77: liveblocks.mirror.v1.MirrorService.ListGroups:output_type -> liveblocks.mirror.v1.ListGroupsResponse
+	61, // [61:78] is the sub-list for method output_type
+	44, // [44:61] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_mirror_service_proto_init() }

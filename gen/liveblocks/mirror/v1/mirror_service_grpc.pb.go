@@ -77,7 +77,8 @@ type MirrorServiceClient interface {
 	// itself, with Content-Length and an ETag; If-None-Match is supported.
 	//
 	// The initial metadata carries mirror-content-length, mirror-etag,
-	// mirror-revision and mirror-fetch-time.
+	// mirror-revision and mirror-fetch-time, and mirror-stale if a newer version is
+	// known.
 	ReadDocument(ctx context.Context, in *ReadDocumentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
 	// ListDocuments lists documents, ordered by the bytes of room_id, then by kind.
 	ListDocuments(ctx context.Context, in *ListDocumentsRequest, opts ...grpc.CallOption) (*ListDocumentsResponse, error)
@@ -347,7 +348,8 @@ type MirrorServiceServer interface {
 	// itself, with Content-Length and an ETag; If-None-Match is supported.
 	//
 	// The initial metadata carries mirror-content-length, mirror-etag,
-	// mirror-revision and mirror-fetch-time.
+	// mirror-revision and mirror-fetch-time, and mirror-stale if a newer version is
+	// known.
 	ReadDocument(*ReadDocumentRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
 	// ListDocuments lists documents, ordered by the bytes of room_id, then by kind.
 	ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error)

@@ -239,6 +239,9 @@ func (m *mirrorService) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 		"mirror-revision", strconv.FormatInt(doc.Freshness.Revision, 10),
 		"mirror-fetch-time", doc.Freshness.FetchTime.UTC().Format(timeFormat),
 	)
+	if doc.Freshness.Stale {
+		header.Set("mirror-stale", "1")
+	}
 	if doc.Freshness.RefreshError != "" {
 		header.Set("mirror-refresh-error", doc.Freshness.RefreshError)
 	}
@@ -452,8 +455,14 @@ func (m *mirrorService) ListThreads(ctx context.Context,
 				Limit:        limit,
 			})
 		},
-		key:     func(row *mirror.Thread) cursor { return cursor{Room: row.Room, ID: row.ID} },
-		toProto: threadToProto,
+		key: func(row *mirror.Thread) cursor { return cursor{Room: row.Room, ID: row.ID} },
+		toProto: func(row *mirror.Thread) *mirrorv1.Thread {
+			shown := threadToProto(row)
+			if req.GetView() == mirrorv1.ThreadView_THREAD_VIEW_SOURCE {
+				shown.SourceJson = row.Source
+			}
+			return shown
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -703,7 +703,7 @@ func TestReadDocument(t *testing.T) {
 	doc := storageOf("r", json, mirror.Freshness{FetchTime: noon.Add(time.Microsecond), Revision: 42})
 	exact := storageOf("exact", jsonOf(chunkSize), mirror.Freshness{})
 	tiny := storageOf("tiny", `{}`, mirror.Freshness{})
-	h.query.documents = []mirror.Document{doc, exact, tiny}
+	h.query.documents = []mirror.Document{doc, exact, tiny, storageOf("stale", `{}`, mirror.Freshness{Stale: true})}
 	source := hex.EncodeToString(doc.SHA256[:16])
 
 	for _, c := range []struct {
@@ -743,6 +743,12 @@ func TestReadDocument(t *testing.T) {
 		if content, _, err = readDocument(withMetadata(t.Context(), "if-none-match", `"other"`), h, req); err != nil ||
 			string(content) != c.want {
 			t.Errorf("ReadDocument of another version = %d bytes, %v", len(content), err)
+		}
+	}
+	for room, want := range map[string][]string{"tiny": nil, "stale": {"1"}} {
+		if _, header, err := readDocument(t.Context(), h, &mirrorv1.ReadDocumentRequest{RoomId: room}); err != nil ||
+			!slices.Equal(header.Get("mirror-stale"), want) {
+			t.Errorf("mirror-stale of %s = %v, %v; want %v", room, header.Get("mirror-stale"), err, want)
 		}
 	}
 	for room, want := range map[string]string{"exact": jsonOf(chunkSize), "tiny": "{}"} {

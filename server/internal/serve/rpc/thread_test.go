@@ -153,6 +153,16 @@ func TestThreadsAreReadFromTheirSource(t *testing.T) {
 	if diff := gocmp.Diff([]*mirrorv1.Thread{basic}, list.GetThreads(), protocmp.Transform()); err != nil || diff != "" {
 		t.Errorf("ListThreads = %v; -want +got:\n%s", err, diff)
 	}
+	for view, want := range map[mirrorv1.ThreadView]*mirrorv1.Thread{
+		mirrorv1.ThreadView_THREAD_VIEW_BASIC: basic, mirrorv1.ThreadView_THREAD_VIEW_SOURCE: source,
+	} {
+		list, err = h.mirror.ListThreads(t.Context(), &mirrorv1.ListThreadsRequest{RoomId: "r", View: view})
+		if diff := gocmp.Diff([]*mirrorv1.Thread{want}, list.GetThreads(), protocmp.Transform()); err != nil || diff != "" {
+			t.Errorf("ListThreads(%v) = %v; -want +got:\n%s", view, err, diff)
+		}
+	}
+	_, err = h.mirror.ListThreads(t.Context(), &mirrorv1.ListThreadsRequest{View: mirrorv1.ThreadView_THREAD_VIEW_FULL})
+	wantStatus(t, err, codes.InvalidArgument, fault.ReasonRequestInvalid)
 	all, err := h.mirror.ListComments(t.Context(), &mirrorv1.ListCommentsRequest{
 		RoomId: "r", ThreadId: "th_1",
 		ShowDeleted: true,
