@@ -84,6 +84,7 @@ type Limiter struct {
 	until        time.Time // no calls before this time
 	// unchecked means that no call is made until the key is checked.
 	unchecked bool
+	outage    time.Time // when Liveblocks failed first since a call was answered; zero if it did not
 	strikes   int       // how often trouble closed the limiter since a call was answered
 	probe     time.Time // when the last caller of Wait was let through despite strikes
 	shrunkAt  time.Time
@@ -99,10 +100,15 @@ type Status struct {
 	PauseReason string
 	// PausedSince is when the pause began; zero if there is none.
 	PausedSince time.Time
+	// Stopped means that an operator has stopped the calls.
+	Stopped bool
 	// RatePerSecond is the current limit on the calls of this process.
 	RatePerSecond float64
 	// MaxRatePerSecond is the ceiling of RatePerSecond.
 	MaxRatePerSecond float64
+	// FailingSince is when the first call failed because of an outage of Liveblocks since one
+	// was answered; zero if the last one was.
+	FailingSince time.Time
 	// ThrottledUntil is when calls may continue after a 429 or an outage; zero if
 	// they may be made now.
 	ThrottledUntil time.Time
@@ -492,9 +498,10 @@ func (l *Limiter) Status() Status {
 		PauseReason:   l.paused(),
 		PausedSince:   l.since,
 		RatePerSecond: l.rate, MaxRatePerSecond: l.ceiling,
+		FailingSince: l.outage,
 	}
 	if l.stopped != "" {
-		s.PausedSince = l.stoppedSince
+		s.PausedSince, s.Stopped = l.stoppedSince, true
 	}
 	if time.Until(l.until) > 0 {
 		s.ThrottledUntil = l.until
@@ -546,12 +553,17 @@ func (l *Limiter) note(ctx context.Context, r result) time.Duration {
 			l.announce()
 		}
 	case r.outcome == outcomeRateLimited:
+		l.outage = time.Time{}
 		l.shrink(ctx, r.outcome, refusedFactor)
 		return l.close(r.retryAfter)
 	case r.upstream:
+		if l.outage.IsZero() {
+			l.outage = time.Now()
+		}
 		l.shrink(ctx, r.outcome, troubleFactor)
 		return l.close(r.retryAfter)
 	case r.answered():
+		l.outage = time.Time{}
 		if l.strikes > 0 {
 			l.strikes = 0
 			l.announce()

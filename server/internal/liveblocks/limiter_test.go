@@ -265,6 +265,11 @@ func TestRetryAfterClosesTheLimiter(t *testing.T) {
 					t.Errorf("ThrottledUntil = %v from now; want %v", got, f.RetryAfter)
 				}
 
+				// A refusal is an answer, an outage is none.
+				if since := c.Status().FailingSince; since.IsZero() != (name != "503") {
+					t.Errorf("FailingSince = %v", since)
+				}
+
 				took := elapsed(func() {
 					var wg sync.WaitGroup
 					for range 3 {
@@ -275,7 +280,7 @@ func TestRetryAfterClosesTheLimiter(t *testing.T) {
 				if took < test.least || took > test.most+time.Second {
 					t.Errorf("Wait took %v; want %v to %v", took, test.least, test.most)
 				}
-				if n, s := upstream.Calls("", ""), c.Status(); n != 4 || !s.ThrottledUntil.IsZero() {
+				if n, s := upstream.Calls("", ""), c.Status(); n != 4 || !s.ThrottledUntil.IsZero() || !s.FailingSince.IsZero() {
 					t.Errorf("Calls = %d, Status = %+v; want 4 and no wait", n, s)
 				}
 			})

@@ -67,7 +67,7 @@ func TestOperatorStopsCalls(t *testing.T) {
 		}
 		release()
 		s := c.Status()
-		if s.PauseReason != "by an operator: move" || time.Since(s.PausedSince) != time.Hour {
+		if s.PauseReason != "by an operator: move" || time.Since(s.PausedSince) != time.Hour || !s.Stopped {
 			t.Errorf("status = %+v; want the pause", s)
 		}
 		done := waits()
