@@ -92,6 +92,9 @@ type Config struct {
 	Metrics func(ctx context.Context) (http.Handler, error)
 	// MetricsApart means that /metrics is served by [Gateway.MetricsHandler] alone.
 	MetricsApart bool
+	// REST serves the paths below /v2/, which are those of Liveblocks' own API, and asks
+	// for credentials itself. Nil serves none.
+	REST http.Handler
 	// OpenAPI is served as /openapi.json, to everybody.
 	OpenAPI []byte
 	// Descriptors is the definition of the API as a google.protobuf.FileDescriptorSet,
@@ -122,6 +125,7 @@ type Gateway struct {
 	ready       func() (bool, string)
 	metrics     func(context.Context) (http.Handler, error)
 	apart       bool
+	rest        http.Handler
 	openAPI     spec
 	descriptors []byte
 	setTag      string
@@ -149,6 +153,7 @@ func New(cfg Config) (*Gateway, error) {
 		ready:       cfg.Ready,
 		metrics:     cfg.Metrics,
 		apart:       cfg.MetricsApart,
+		rest:        cfg.REST,
 		descriptors: cfg.Descriptors,
 		setTag:      fmt.Sprintf(`"%x"`, sha256.Sum256(cfg.Descriptors)),
 		log:         cfg.Logger,
@@ -271,6 +276,9 @@ func (g *Gateway) MetricsHandler() http.Handler {
 // metricsPath is where the metrics are.
 const metricsPath = "/metrics"
 
+// restPrefix begins the paths of Liveblocks' own API.
+const restPrefix = "/v2/"
+
 // handler serves what needs no credential, and passes other requests to rest.
 func (g *Gateway) handler(rest http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -297,6 +305,10 @@ func (g *Gateway) guarded(w http.ResponseWriter, r *http.Request) {
 	}
 	if serve := openPaths[rawPath(r.URL)]; serve != nil {
 		serve(g, w, r)
+		return
+	}
+	if g.rest != nil && strings.HasPrefix(rawPath(r.URL), restPrefix) {
+		g.rest.ServeHTTP(w, r)
 		return
 	}
 	serve := g.api

@@ -103,6 +103,9 @@ var wrongSettings = []wrong{
 	{"MIRROR_TRUSTED_PROXIES", "10.0.0.0/33"},
 	{"MIRROR_WEBHOOK_ALLOW", "everybody"},
 
+	{"MIRROR_REST", "write"},
+	{"MIRROR_REST_WARN_AFTER", "-1s"},
+
 	{"MIRROR_ACK", "never"},
 	{"MIRROR_WORKERS", "0"},
 	{"MIRROR_WORKERS", "eight"},

@@ -89,6 +89,14 @@ func Binary(t testing.TB) string {
 type Fake struct {
 	*fake.Server
 	URL string
+
+	listener *httptest.Server
+}
+
+// Close ends all connections and the listener, as in an outage.
+func (f *Fake) Close() {
+	f.listener.CloseClientConnections()
+	f.listener.Close()
 }
 
 // NewFake starts a fake that ends with the test.
@@ -97,7 +105,7 @@ func NewFake(t testing.TB) *Fake {
 	f := &Fake{Server: fake.New(SecretKey)}
 	s := httptest.NewServer(f.Server)
 	t.Cleanup(s.Close)
-	f.URL = s.URL
+	f.URL, f.listener = s.URL, s
 	return f
 }
 

@@ -207,6 +207,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	a.front, err = gateway.New(gateway.Config{
 		Conn: channel, MaxBody: rpc.MaxWebhook, Storable: mirror.Storable, Authorize: door.authorize, LocalOnly: guard.Open(),
 		Deliver: door.deliver, Metrics: door.metrics(a.metrics), MetricsApart: a.cfg.MetricsAddr != "",
+		REST:  a.rest(channel, door, budget, reads),
 		Ready: a.status.ready, OpenAPI: spec, Descriptors: descriptors.Set, Version: version,
 		Logger: a.log,
 	})

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/gateway"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
@@ -25,7 +26,8 @@ func traced(tracer *tracing.Tracer, h http.Handler) http.Handler {
 		switch {
 		case gateway.IsWebhook(r.URL.EscapedPath()):
 			name += " webhook"
-		case !strings.HasPrefix(r.URL.Path, "/v1/"), r.URL.Path == "/v1/changes:watch":
+		case !strings.HasPrefix(r.URL.Path, "/v1/") && !strings.HasPrefix(r.URL.Path, rest.Prefix),
+			r.URL.Path == "/v1/changes:watch":
 			h.ServeHTTP(w, r)
 			return
 		}

@@ -20,6 +20,7 @@ import (
 // and no reason not to begin.
 type Doctor struct {
 	PublicURL string        `name:"public-url" env:"MIRROR_PUBLIC_URL" placeholder:"URL" help:"URL of the webhook endpoint without its path, such as https://mirror.example.com, to check that webhooks get through and nothing else does."`
+	REST      bool          `name:"rest" help:"Also show the two lines that let an application read from the mirror over Liveblocks' own REST API, and try them; see REST.md."`
 	Timeout   time.Duration `name:"timeout" default:"10s" help:"How long to wait for each answer."`
 
 	Format
@@ -51,8 +52,9 @@ func (c *Doctor) Run(ctx context.Context, resolver *config.Resolver, unknown con
 	std Streams,
 ) error {
 	found := doctor.Run(ctx, doctor.Config{
-		Resolver: resolver, Unknown: unknown, App: app, PublicURL: c.PublicURL, Limit: c.Timeout, Version: c.version,
-		Status: statusOf, Now: time.Now, Free: doctor.Free,
+		Resolver: resolver, Unknown: unknown, App: app, PublicURL: c.PublicURL, REST: c.REST, Limit: c.Timeout,
+		Version: c.version,
+		Status:  statusOf, Now: time.Now, Free: doctor.Free,
 	})
 	failed := 0
 	for _, f := range found {

@@ -306,6 +306,20 @@ func collector(setting, value string) error {
 	return nil
 }
 
+// REST says how Liveblocks' own REST API is served.
+type REST struct {
+	RESTMode      string        `name:"rest" env:"MIRROR_REST" default:"off" enum:"off,read" help:"Serve Liveblocks' own REST API below /v2/ of the HTTP address, so that their packages for servers read from the mirror: read answers what is mirrored and refuses writes. See REST.md."`
+	RESTWarnAfter time.Duration `name:"rest-warn-after" env:"MIRROR_REST_WARN_AFTER" default:"10m" help:"How old a copy may be before a reader of the REST API is warned that a newer version is known, and how long Liveblocks may give no answer before one is warned of that."`
+}
+
+// Validate checks the settings of the REST API.
+func (r REST) Validate() error {
+	if r.RESTWarnAfter < 0 {
+		return wrong("MIRROR_REST_WARN_AFTER", "is %s; it must not be negative", r.RESTWarnAfter)
+	}
+	return nil
+}
+
 // Serve is everything the service needs.
 type Serve struct {
 	Database   `group:"Database"`
@@ -313,6 +327,7 @@ type Serve struct {
 	Roles      `group:"Database"`
 	Liveblocks `group:"Liveblocks"`
 	Addresses  `group:"Addresses"`
+	REST       `group:"REST"`
 	Work       `group:"Work"`
 	Traces     `group:"Traces"`
 }
@@ -627,5 +642,6 @@ func (s Serve) Validate() error {
 	if err == nil {
 		_, err = s.Projects()
 	}
-	return cmp.Or(err, s.Roles.Validate(), s.Addresses.Validate(), s.Work.Validate(), s.Traces.Validate())
+	return cmp.Or(err, s.Roles.Validate(), s.Addresses.Validate(), s.REST.Validate(), s.Work.Validate(),
+		s.Traces.Validate())
 }

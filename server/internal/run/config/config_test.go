@@ -126,6 +126,7 @@ func sample(t *testing.T, s *kong.Flag) string {
 		"LIVEBLOCKS_WEBHOOK_SECRET":          "whsec_b25l,whsec_dHdv",
 		"LIVEBLOCKS_BASE_URL":                "http://127.0.0.1:1153/base",
 		"MIRROR_ACK":                         "synced",
+		"MIRROR_REST":                        "read",
 		"MIRROR_LOG_LEVEL":                   "debug",
 		"MIRROR_LOG_FORMAT":                  "json",
 		"MIRROR_LIVEBLOCKS_CALL_TIMEOUT":     "17s",

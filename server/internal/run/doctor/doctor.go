@@ -75,6 +75,8 @@ type Config struct {
 	// PublicURL is where Liveblocks reaches the service, a URL without a path; empty if
 	// that is not to be checked.
 	PublicURL string
+	// REST shows and tries what lets an application read over Liveblocks' REST API.
+	REST bool
 	// Limit is how long a check may take.
 	Limit time.Duration
 	// Version is that of this program.
@@ -122,6 +124,7 @@ func Run(ctx context.Context, cfg Config) []Finding {
 		{"liveblocks", 1, d.liveblocks},
 		{"service", 2, d.service},
 		{"public url", 3, d.publicURL},
+		{"rest", 1, d.rest},
 	}
 	found := make([][]Finding, len(groups))
 	var all sync.WaitGroup

@@ -56,6 +56,7 @@ type place struct {
 	free     int64
 	limit    time.Duration
 	unknown  config.Unknown
+	rest     bool
 }
 
 // newPlace makes an installation in order, without a database of its own.
@@ -94,7 +95,7 @@ func (p *place) look() []doctor.Finding {
 	}, p.env["MIRROR_CONFIG"])
 	found := doctor.Run(p.t.Context(), doctor.Config{
 		Resolver: resolver, App: kong.Must(&settings{}).Model, Unknown: p.unknown, PublicURL: p.env["MIRROR_PUBLIC_URL"],
-		Limit: p.limit, Version: version, Now: func() time.Time { return time.Now().Add(p.offset) },
+		REST: p.rest, Limit: p.limit, Version: version, Now: func() time.Time { return time.Now().Add(p.offset) },
 		Free: func(string) (int64, int64, error) { return p.free, 1 << 41, nil },
 		Status: func(context.Context, config.Client) (*mirrorv1.GetStatusResponse, error) {
 			if p.status == nil {
@@ -692,5 +693,51 @@ func TestProjectsAreCheckedApart(t *testing.T) {
 		return f.Check == "liveblocks" && f.Project == "a" && f.Verdict == doctor.OK
 	}) {
 		t.Errorf("findings = %+v; want project a in order", all)
+	}
+}
+
+// The lines for an application are shown, with what keeps them from working.
+func TestRESTIsTried(t *testing.T) {
+	t.Parallel()
+	const key = "sk_mirror_abcdefgh_of-the-tests"
+	rest := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !strings.HasPrefix(r.URL.Path, "/v2/rooms/"):
+			w.WriteHeader(http.StatusBadRequest)
+		case r.Header.Get("Authorization") == "Bearer "+key:
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"error":"ROOM_NOT_FOUND","message":"Room not found."}`)
+		case r.Header.Get("Authorization") == "Bearer sk_mirror_off":
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"code":5,"message":"there is no such path"}`)
+		default:
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"error":"INVALID_SECRET_KEY"}`)
+		}
+	}))
+	defer rest.Close()
+	address := strings.TrimPrefix(rest.URL, "http://")
+	for _, c := range []struct {
+		name, mode, token, address string
+		want                       doctor.Verdict
+		seen                       string
+	}{
+		{"off", "off", key, address, doctor.Fail, "MIRROR_REST is off"},
+		{
+			"works", "read", key, address, doctor.OK,
+			"secret: process.env.MIRROR_API_TOKEN,\n        baseUrl: \"" + rest.URL + "\",",
+		},
+		{"wrong key", "read", "sk_mirror_abcdefgh_another", address, doctor.Fail, "refuses the key (403 INVALID_SECRET_KEY)"},
+		{"key of another form", "read", "a-token-of-sixteen", address, doctor.Fail, "keys of the form sk_..."},
+		{"not served", "read", "sk_mirror_off", address, doctor.Fail, "not as Liveblocks does"},
+		{"not there", "read", key, "127.0.0.1:1", doctor.Fail, "no answer"},
+	} {
+		p := newPlace(t, dbtest.Postgres)
+		p.rest = true
+		p.env["MIRROR_REST"], p.env["MIRROR_API_TOKEN"], p.env["MIRROR_HTTP_ADDR"] = c.mode, c.token, c.address
+		f := p.one("rest", c.want)
+		if !strings.Contains(f.Seen, c.seen) || strings.Contains(f.Seen+f.Advice, c.token) {
+			t.Errorf("%s: %+v; want %q, without the key", c.name, f, c.seen)
+		}
 	}
 }

@@ -145,7 +145,7 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 		return doc, err
 	}
 	doc.tag(req.Format)
-	doc.NotModified = matches(req.IfNoneMatch, doc.ETag)
+	doc.NotModified = Matches(req.IfNoneMatch, doc.ETag)
 	switch {
 	case req.HeadOnly || doc.NotModified:
 		return doc, nil
@@ -199,9 +199,9 @@ func (d *Document) tag(f derive.Format) {
 	d.ETag = `"` + hex.EncodeToString(d.SHA256[:16]) + "-" + f.Tag + `"`
 }
 
-// matches reports whether If-None-Match names the tag. The comparison is weak,
+// Matches reports whether If-None-Match names the tag. The comparison is weak,
 // because a proxy that compresses the body may weaken the tag.
-func matches(ifNoneMatch []string, tag string) bool {
+func Matches(ifNoneMatch []string, tag string) bool {
 	for _, line := range ifNoneMatch {
 		for part := range strings.SplitSeq(line, ",") {
 			part = strings.Trim(part, " \t")

@@ -214,8 +214,8 @@ func TestIfNoneMatch(t *testing.T) {
 		{[]string{`"A"`}, false},
 		{[]string{`"b"`}, false},
 	} {
-		if got := matches(c.lines, `"a"`); got != c.want {
-			t.Errorf("matches(%q) = %v; want %v", c.lines, got, c.want)
+		if got := Matches(c.lines, `"a"`); got != c.want {
+			t.Errorf("Matches(%q) = %v; want %v", c.lines, got, c.want)
 		}
 	}
 }

@@ -132,6 +132,20 @@ func New(cfg Config) *Services {
 	return s
 }
 
+// Project returns the project of the reads of a context that name none: the only one that
+// its caller sees. It refuses who may not read.
+func (s *Services) Project(ctx context.Context) (string, error) {
+	rule, _ := access.RuleOf(mirrorv1.MirrorService_GetRoom_FullMethodName)
+	if err := s.guard.Permit(rule, callerOf(ctx)); err != nil {
+		return "", Refusal(ctx, err)
+	}
+	project, err := s.mirror.project(ctx, "")
+	if err != nil {
+		return "", Refusal(ctx, err)
+	}
+	return string(project), nil
+}
+
 // serviceDescs are the services of the API.
 func serviceDescs() []*grpc.ServiceDesc {
 	return []*grpc.ServiceDesc{

@@ -226,6 +226,7 @@ func (t Term) holds(have any) bool {
 		s, ok := have.(string)
 		prefix, _ := t.Value.(string) // the language allows nothing else
 		return ok && strings.HasPrefix(s, prefix)
+	case Less, LessOrEqual, Greater, GreaterOrEqual:
 	}
 	n, ok := have.(float64)
 	than, _ := t.Value.(float64) // the grammar allows nothing else

@@ -75,7 +75,7 @@ func TestQueriesReadAsThePackageReadsThem(t *testing.T) {
 	}
 	const count = 10_000
 	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // for a test
+	r := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
 	var input bytes.Buffer
 	var asked [][2]string

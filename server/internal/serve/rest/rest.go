@@ -1,0 +1,144 @@
+// Package rest answers Liveblocks' own REST API from the mirror, so that their packages for
+// servers read from it without a change: a base URL is all that differs.
+//
+// It maps shapes and nothing else. What it answers, it reads from the services of the API,
+// in the same process, so access, freshness and limits are theirs.
+package rest
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+// Prefix is that of all paths. Liveblocks' client for Node drops every other path of its
+// base URL.
+const Prefix = "/v2/"
+
+// Config configures a [Handler]. Every field is required.
+type Config struct {
+	// Conn leads to the services.
+	Conn grpc.ClientConnInterface
+	// Authorize finds out who sent a request. It returns the context of the calls that the
+	// request makes, or a gRPC status that refuses it.
+	Authorize func(r *http.Request) (context.Context, error)
+	// Project returns the project that the caller of a context reads, or a gRPC status if
+	// it may not read, or does not see exactly one: the paths name none.
+	Project func(ctx context.Context) (string, error)
+	// Paused returns since when no call is made to Liveblocks for a project, and whether an
+	// operator wants it so; a zero time if calls are made.
+	Paused func(project string) (since time.Time, stopped bool)
+	// Failing returns since when Liveblocks answers no call for a project; a zero time if it
+	// does.
+	Failing func(project string) (since time.Time)
+	// State returns the task that fetches a resource, whatever its caller may see, and
+	// whether there is one. An error is a gRPC status.
+	State func(ctx context.Context, of mirror.Resource) (task mirror.Task, known bool, err error)
+	// WarnAfter is how old a copy may be before a reader is warned that a newer version
+	// is known, and how long Liveblocks may give no answer before a reader is warned of it.
+	WarnAfter time.Duration
+	// Decoding is the memory for decoding, which others share; nil is without limit.
+	Decoding *memory.Budget
+	// Memory is the number of bytes for all long answers that are put together here, until
+	// they are sent. No answer may take more than half of it.
+	Memory int64
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Handler answers the REST API.
+type Handler struct {
+	cfg    Config
+	mirror mirrorv1.MirrorServiceClient
+	calls  table
+	long   *answers
+}
+
+// New returns a Handler.
+func New(cfg Config) *Handler {
+	return &Handler{
+		cfg: cfg, mirror: mirrorv1.NewMirrorServiceClient(cfg.Conn), calls: newTable(), long: newAnswers(cfg.Memory),
+	}
+}
+
+// request is one call.
+type request struct {
+	*http.Request
+
+	ctx     context.Context //nolint:containedctx // that of the calls, with the caller
+	project string
+	// ids are those in the path, in order.
+	ids []string
+	// params are those of the query.
+	params url.Values
+}
+
+// ServeHTTP answers one call.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h.serve(w, r); err != nil { //nolint:contextcheck // it is that of r, with the caller
+		h.fail(w, r, err)
+	}
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+	ctx, err := h.cfg.Authorize(r)
+	if err != nil {
+		return err
+	}
+	rt, ids, allow := h.calls.match(r.Method, r.URL.EscapedPath())
+	switch {
+	case rt == nil && len(allow) > 0:
+		return methodMissing(allow)
+	case rt == nil:
+		return pathMissing(r.URL.Path)
+	case rt.serve == nil && rt.class == writing:
+		return readOnly(r, h.calls.reads(rt.path))
+	}
+	project, err := h.cfg.Project(ctx)
+	if err != nil {
+		return err
+	}
+	if rt.serve == nil {
+		return notMirrored(r)
+	}
+	params, err := paramsOf(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	return rt.serve(h, w, &request{Request: r, ctx: ctx, project: project, ids: ids, params: params})
+}
+
+// paramsOf reads a query. What cannot be read is refused: without it, the call would be
+// another one.
+func paramsOf(raw string) (url.Values, error) {
+	params, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, parameterInvalid("The query of the URL cannot be read: escape it as encodeURIComponent does.")
+	}
+	for name, values := range params {
+		for _, s := range append(values, name) {
+			if !mirror.Storable(s) {
+				return nil, parameterInvalid("The query of the URL must be UTF-8 without NUL.")
+			}
+		}
+	}
+	return params, nil
+}
+
+// allowed writes a list of methods for the header Allow.
+func allowed(methods []string) string {
+	if slices.Contains(methods, http.MethodGet) {
+		methods = append(methods, http.MethodHead)
+	}
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(methods))), ", ")
+}
