@@ -580,6 +580,13 @@ func (e adminEcho) GetBackfill(ctx context.Context, req *mirrorv1.GetBackfillReq
 	return &mirrorv1.GetBackfillResponse{}, nil
 }
 
+func (e adminEcho) ListAuditEntries(ctx context.Context,
+	req *mirrorv1.ListAuditEntriesRequest,
+) (*mirrorv1.ListAuditEntriesResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.ListAuditEntriesResponse{}, nil
+}
+
 func (e adminEcho) VerifyMirror(req *mirrorv1.VerifyMirrorRequest,
 	stream grpc.ServerStreamingServer[mirrorv1.VerifyMirrorResponse],
 ) error {

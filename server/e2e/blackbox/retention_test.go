@@ -46,6 +46,10 @@ func TestOldRowsAreDeleted(t *testing.T) {
 			must(t, db.QueryRowContext(t.Context(), "select count(*) from "+table).Scan(&n))
 			return n
 		}
+		// A refused call of when there were several projects.
+		_, err := db.ExecContext(t.Context(), "insert into mirror_audit select 0, '', 'old', min(receive_time), null, true, "+
+			"'', '', '', '', '', 0, '', '', '', '', 1 from mirror_event")
+		must(t, err)
 		rooms, states, events := count("mirror_room"), count("mirror_resource_state"), count("mirror_event")
 		if events < 4 || count("mirror_user_session") != 1 || count("mirror_notification") != 1 {
 			t.Fatalf("%d events, %d sessions, %d notifications; want some", events, count("mirror_user_session"),
@@ -53,6 +57,7 @@ func TestOldRowsAreDeleted(t *testing.T) {
 		}
 		options.Env = map[string]string{
 			"MIRROR_RETENTION_EVENTS": "720h", "MIRROR_RETENTION_SESSIONS": "720h", "MIRROR_RETENTION_NOTIFICATIONS": "720h",
+			"MIRROR_RETENTION_AUDIT": "720h",
 		}
 		s = harness.Start(t, options)
 		harness.Eventually(t, patience, func() error {
@@ -70,6 +75,9 @@ func TestOldRowsAreDeleted(t *testing.T) {
 			if got["mirror_event"] != int64(events) || got["mirror_user_session"] != 1 || got["mirror_notification"] != 1 ||
 				got["mirror_change"] == 0 {
 				return fmt.Errorf("deleted rows = %v; want all %d events, and what else is old", got, events)
+			}
+			if n := count("mirror_audit"); n != 0 {
+				return fmt.Errorf("entries of the audit = %d; want none", n)
 			}
 			return nil
 		})

@@ -20,7 +20,7 @@ const Purged = "{}"
 // the order in which their rows are locked. So do those of mirror_change, which stay: see
 // [Purge.PurgeProject].
 var ProjectTables = slices.Concat([]string{"mirror_event", "mirror_resource_state", "mirror_room"}, RoomTables,
-	[]string{"mirror_group", "mirror_group_member", "mirror_sweep"})
+	[]string{"mirror_group", "mirror_group_member", "mirror_sweep", "mirror_audit"})
 
 // ProjectRows are the tables with rows of a project that are in no bucket. That a project
 // was there is known by its row of the last.

@@ -14,10 +14,11 @@ const (
 	AgingEvents        Aging = "mirror_event"
 	AgingSessions      Aging = "mirror_user_session"
 	AgingNotifications Aging = "mirror_notification"
+	AgingAudit         Aging = "mirror_audit"
 )
 
 // AgingTables are the tables that age.
-var AgingTables = []Aging{AgingEvents, AgingSessions, AgingNotifications}
+var AgingTables = []Aging{AgingEvents, AgingSessions, AgingNotifications, AgingAudit}
 
 // AgingColumns describes a table that ages to the engines.
 type AgingColumns struct {
@@ -51,14 +52,18 @@ func (a Aging) Columns() AgingColumns {
 			Time: "create_time", ID: "event_id", Index: "mirror_notification_by_time",
 			Key: []string{"room_id", "notification_id", "event_id"}, End: "null",
 		}
+	case AgingAudit:
+		return AgingColumns{
+			Time: "call_time", ID: "entry_id", Index: "mirror_audit_by_time", Key: []string{"entry_id"}, End: "null",
+		}
 	}
 	panic("store: no table that ages: " + string(a))
 }
 
 // AgedRow is what decides whether a row has to stay.
 type AgedRow struct {
-	// Time is when the event was received, the session began, or the notification was
-	// created.
+	// Time is when the event was received, the session began, the notification was created,
+	// or the call was made.
 	Time time.Time
 	// End is when the session ended; zero while it lasts, and of other rows.
 	End time.Time

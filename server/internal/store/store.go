@@ -64,6 +64,7 @@ type Store interface {
 	Sweeps
 	Purge
 	Retention
+	Audit
 	Query
 	Feed
 
@@ -528,12 +529,21 @@ type Retention interface {
 	Oldest(ctx context.Context, project mirror.ProjectID) (map[Aging]time.Time, error)
 }
 
+// Audit keeps who has changed something for operators, and who was refused.
+type Audit interface {
+	// RecordAudit writes entries, which differ in their project and id: all or none. If there is
+	// one with that id in the project, its code and reason are replaced, its end moves to the
+	// later one, and the calls are added.
+	RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error
+}
+
 // Query reads. What a list's filter names selects together; zero values select
 // nothing out, but a Limit of zero leaves no rows.
 type Query interface {
 	EventQuery
 	MirrorQuery
 	TaskQuery
+	AuditQuery
 
 	// LastEvents returns when the latest event was received, and when the latest one
 	// of each of these types was.
@@ -549,6 +559,12 @@ type EventQuery interface {
 	EventOf(ctx context.Context, project mirror.ProjectID, room mirror.RoomID, id string) (mirror.Event, error)
 	// Events lists events by receive time, newest first, then by id.
 	Events(ctx context.Context, filter EventFilter) ([]mirror.Event, error)
+}
+
+// AuditQuery reads the audit.
+type AuditQuery interface {
+	// AuditEntries lists entries by time, newest first, then by id.
+	AuditEntries(ctx context.Context, filter AuditFilter) ([]mirror.AuditEntry, error)
 }
 
 // MirrorQuery reads copies. It finds deleted rooms and their content only on
@@ -642,6 +658,20 @@ type EventFilter struct {
 	AfterTime time.Time // keyset: list events after this one
 	AfterID   string
 	NoPayload bool
+	Limit     int
+}
+
+// AuditFilter selects entries of the audit. Empty strings and zero times select all, but an
+// empty project selects the entries that are of none.
+type AuditFilter struct {
+	Project mirror.ProjectID
+	Method  string
+	Caller  string
+	// Denied selects refused calls only, or only others.
+	Denied    *bool
+	From, To  time.Time // From inclusive, To exclusive
+	AfterTime time.Time // keyset: list entries after this one
+	AfterID   string
 	Limit     int
 }
 

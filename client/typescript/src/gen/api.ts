@@ -46,6 +46,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/audit-entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * ListAuditEntries lists who has called what changes something for operators or erases data, and whose calls were refused, newest first: by startTime descending, then by auditEntryId ascending. Each such call is recorded before it does anything; one that cannot be recorded fails with UNAVAILABLE. Other calls are not recorded.
+         * @description Each call has an entry of its own, however many there are. Refused calls are counted together. The replica that refused them shows them at once, if the database answers in time; others do once it has looked for work, which it does after MIRROR_SAFETY_POLL at the latest.
+         */
+        get: operations["listAuditEntries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/backfill": {
         parameters: {
             query?: never;
@@ -1055,6 +1075,50 @@ export interface components {
             /** @description The user. Empty if anonymous. */
             userId: string;
         };
+        /** @description AuditEntry is a call that changes something for operators or erases data, or the calls that were refused for one reason, of one caller, address and method, in one minute. It holds no payload, no secret and no field of a request that is the id of a user. What callers choose can still name one: roomId, resourceId and requestId, and the address is where somebody was. An erasure does not change them; they go with their age. */
+        AuditEntry: {
+            /** @description The address that the call came from; of refused calls over IPv6 its network, such as "2001:db8::/64". Empty if that is unknown, or if refused calls of the minute or the day came from too many. */
+            address: string;
+            /** @description The entry's id in its project. */
+            auditEntryId: string;
+            /** @description The name of the credential: the id of a key, "oidc:" and the name of a rule, "token" for MIRROR_API_TOKEN, or "anybody" if there is none. Empty if the caller is unknown. */
+            caller: string;
+            /**
+             * Format: int64
+             * @description How many calls the entry is about: 1, or how many were refused.
+             */
+            calls: string;
+            /** @description The status code of the answer, such as "OK". Empty while the call goes on, if the service was stopped meanwhile, and for refused calls. */
+            code: string;
+            /** @description Whether the entry is about refused calls. */
+            denied: boolean;
+            /**
+             * Format: date-time
+             * @description When the call ended, or when the latest was refused. Absent while the call goes on, and if the service was stopped meanwhile.
+             */
+            endTime?: string;
+            /** @description The kind of the task, or of what the request names in the room. Unspecified if none. */
+            kind: components["schemas"]["ResourceKind"];
+            /** @description The name of the RPC, such as "PauseProject". Empty for refused calls whose caller is unknown, and beyond the first of a minute and of a day. */
+            method: string;
+            /** @description The fields that the request sets to true, separated by commas, such as "dryRun". */
+            options: string;
+            /** @description The project that the call was for. Empty for refused calls that are of no single one of several projects. */
+            projectId: string;
+            /** @description The reason why the call failed or was refused, one of ErrorReason without its prefix. */
+            reason: string;
+            /** @description The id of the request, as in the log. Empty for refused calls. */
+            requestId: string;
+            /** @description The id of the same. Empty if none. */
+            resourceId: string;
+            /** @description The room that the request names. Empty if it names none. */
+            roomId: string;
+            /**
+             * Format: date-time
+             * @description When the call began, or the minute of the refused calls.
+             */
+            startTime?: string;
+        };
         /** @description Change says that the mirrored copy of a resource has changed. It does not hold the copy: who acts on it reads the newest one. */
         Change: {
             /** @description What happened to it. */
@@ -1816,6 +1880,13 @@ export interface components {
             activeUsers: components["schemas"]["ActiveUser"][];
             /** @description How current the list is. fetchTime is absent if the list was never fetched. */
             freshness?: components["schemas"]["Freshness"];
+            /** @description Token of the next page. Empty on the last page. */
+            nextPageToken: string;
+        };
+        /** @description ListAuditEntriesResponse is one page of entries. */
+        ListAuditEntriesResponse: {
+            /** @description The entries, newest first. */
+            auditEntries: components["schemas"]["AuditEntry"][];
             /** @description Token of the next page. Empty on the last page. */
             nextPageToken: string;
         };
@@ -2784,6 +2855,51 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            429: components["responses"]["Limited"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Failed"];
+        };
+    };
+    listAuditEntries: {
+        parameters: {
+            query?: {
+                /** @description The project. Empty means the only configured project. */
+                projectId?: string;
+                /** @description Return the refused calls that are of no single project: those of unknown callers and of callers that see all projects, if several are configured. projectId is not heeded. Only callers that see all projects may ask for them. */
+                serviceWide?: boolean;
+                /** @description Return only calls of this RPC, such as "PauseProject", refused ones included if their entry names it. Empty means all. */
+                method?: string;
+                /** @description Return only calls of this caller. Empty means all. */
+                caller?: string;
+                /** @description true returns only refused calls, false only others. All if absent. */
+                denied?: boolean;
+                /** @description Return only calls that began at or after this time. */
+                startTime?: string;
+                /** @description Return only calls that began before this time. */
+                endTime?: string;
+                /** @description Maximum number of results: 50 if zero, at most 500. */
+                pageSize?: number;
+                /** @description The nextPageToken of the previous response. The filters must be the same. */
+                pageToken?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description ListAuditEntriesResponse is one page of entries. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListAuditEntriesResponse"];
+                };
+            };
+            400: components["responses"]["Invalid"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             429: components["responses"]["Limited"];
             503: components["responses"]["Unavailable"];
             default: components["responses"]["Failed"];

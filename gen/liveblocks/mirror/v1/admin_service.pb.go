@@ -2720,6 +2720,182 @@ func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
 	return nil
 }
 
+// ListAuditEntriesRequest filters entries. Filters are combined with AND.
+type ListAuditEntriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Return the refused calls that are of no single project: those of unknown callers and of
+	// callers that see all projects, if several are configured. project_id is not heeded.
+	// Only callers that see all projects may ask for them.
+	ServiceWide bool `protobuf:"varint,2,opt,name=service_wide,json=serviceWide,proto3" json:"service_wide,omitempty"`
+	// Return only calls of this RPC, such as "PauseProject", refused ones included if their
+	// entry names it. Empty means all.
+	Method string `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	// Return only calls of this caller. Empty means all.
+	Caller string `protobuf:"bytes,4,opt,name=caller,proto3" json:"caller,omitempty"`
+	// true returns only refused calls, false only others. All if absent.
+	Denied *bool `protobuf:"varint,5,opt,name=denied,proto3,oneof" json:"denied,omitempty"`
+	// Return only calls that began at or after this time.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Return only calls that began before this time.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Maximum number of results: 50 if zero, at most 500.
+	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the previous response. The filters must be the same.
+	PageToken     string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditEntriesRequest) Reset() {
+	*x = ListAuditEntriesRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditEntriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditEntriesRequest) ProtoMessage() {}
+
+func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListAuditEntriesRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *ListAuditEntriesRequest) GetServiceWide() bool {
+	if x != nil {
+		return x.ServiceWide
+	}
+	return false
+}
+
+func (x *ListAuditEntriesRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *ListAuditEntriesRequest) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *ListAuditEntriesRequest) GetDenied() bool {
+	if x != nil && x.Denied != nil {
+		return *x.Denied
+	}
+	return false
+}
+
+func (x *ListAuditEntriesRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListAuditEntriesRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ListAuditEntriesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAuditEntriesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListAuditEntriesResponse is one page of entries.
+type ListAuditEntriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entries, newest first.
+	AuditEntries []*AuditEntry `protobuf:"bytes,1,rep,name=audit_entries,json=auditEntries,proto3" json:"audit_entries,omitempty"`
+	// Token of the next page. Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditEntriesResponse) Reset() {
+	*x = ListAuditEntriesResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditEntriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditEntriesResponse) ProtoMessage() {}
+
+func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ListAuditEntriesResponse) GetAuditEntries() []*AuditEntry {
+	if x != nil {
+		return x.AuditEntries
+	}
+	return nil
+}
+
+func (x *ListAuditEntriesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // VerifyMirrorRequest says what to verify.
 type VerifyMirrorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2735,7 +2911,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +2923,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +2936,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -2802,7 +2978,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +2990,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +3003,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{42}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -2909,7 +3085,7 @@ var File_liveblocks_mirror_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
-	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'liveblocks/mirror/v1/error_reason.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
+	"(liveblocks/mirror/v1/admin_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a liveblocks/mirror/v1/audit.proto\x1a'liveblocks/mirror/v1/error_reason.proto\x1a liveblocks/mirror/v1/sweep.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x12\n" +
 	"\x10GetStatusRequest\"\xd7\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -3113,7 +3289,24 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x0erooms_vanished\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\rroomsVanished\x120\n" +
 	"\x0fgroups_vanished\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0egroupsVanished\"M\n" +
 	"\x18ConfirmDeletionsResponse\x121\n" +
-	"\x05sweep\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\x05sweep\"\x85\x01\n" +
+	"\x05sweep\x18\x01 \x01(\v2\x1b.liveblocks.mirror.v1.SweepR\x05sweep\"\x91\x03\n" +
+	"\x17ListAuditEntriesRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
+	"\fservice_wide\x18\x02 \x01(\bR\vserviceWide\x12 \n" +
+	"\x06method\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x06method\x12 \n" +
+	"\x06caller\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\x06caller\x12\x1b\n" +
+	"\x06denied\x18\x05 \x01(\bH\x00R\x06denied\x88\x01\x01\x129\n" +
+	"\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12$\n" +
+	"\tpage_size\x18\b \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\t \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageTokenB\t\n" +
+	"\a_denied\"\x89\x01\n" +
+	"\x18ListAuditEntriesResponse\x12E\n" +
+	"\raudit_entries\x18\x01 \x03(\v2 .liveblocks.mirror.v1.AuditEntryR\fauditEntries\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x85\x01\n" +
 	"\x13VerifyMirrorRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
@@ -3124,7 +3317,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
 	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummary\x126\n" +
 	"\x04skip\x18\x04 \x01(\v2 .liveblocks.mirror.v1.VerifySkipH\x00R\x04skipB\b\n" +
-	"\x06report2\xd6\x11\n" +
+	"\x06report2\xeb\x12\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
@@ -3141,7 +3334,8 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\rResumeProject\x12*.liveblocks.mirror.v1.ResumeProjectRequest\x1a+.liveblocks.mirror.v1.ResumeProjectResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/admin/project:resume\x12\x8b\x01\n" +
 	"\fReplayEvents\x12).liveblocks.mirror.v1.ReplayEventsRequest\x1a*.liveblocks.mirror.v1.ReplayEventsResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/events:replay0\x01\x12\x9a\x01\n" +
 	"\x10ConfirmSecretKey\x12-.liveblocks.mirror.v1.ConfirmSecretKeyRequest\x1a..liveblocks.mirror.v1.ConfirmSecretKeyResponse\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/admin/secret-key:confirm\x12\x99\x01\n" +
-	"\x10ConfirmDeletions\x12-.liveblocks.mirror.v1.ConfirmDeletionsRequest\x1a..liveblocks.mirror.v1.ConfirmDeletionsResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/admin/deletions:confirm\x12\x8b\x01\n" +
+	"\x10ConfirmDeletions\x12-.liveblocks.mirror.v1.ConfirmDeletionsRequest\x1a..liveblocks.mirror.v1.ConfirmDeletionsResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/admin/deletions:confirm\x12\x92\x01\n" +
+	"\x10ListAuditEntries\x12-.liveblocks.mirror.v1.ListAuditEntriesRequest\x1a..liveblocks.mirror.v1.ListAuditEntriesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/admin/audit-entries\x12\x8b\x01\n" +
 	"\fVerifyMirror\x12).liveblocks.mirror.v1.VerifyMirrorRequest\x1a*.liveblocks.mirror.v1.VerifyMirrorResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/mirror:verify0\x01BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
@@ -3156,7 +3350,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
@@ -3199,106 +3393,114 @@ var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*ConfirmSecretKeyResponse)(nil), // 38: liveblocks.mirror.v1.ConfirmSecretKeyResponse
 	(*ConfirmDeletionsRequest)(nil),  // 39: liveblocks.mirror.v1.ConfirmDeletionsRequest
 	(*ConfirmDeletionsResponse)(nil), // 40: liveblocks.mirror.v1.ConfirmDeletionsResponse
-	(*VerifyMirrorRequest)(nil),      // 41: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 42: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 44: google.protobuf.Duration
-	(ErrorReason)(0),                 // 45: liveblocks.mirror.v1.ErrorReason
-	(*Sweep)(nil),                    // 46: liveblocks.mirror.v1.Sweep
-	(ResourceKind)(0),                // 47: liveblocks.mirror.v1.ResourceKind
-	(TaskState)(0),                   // 48: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 49: liveblocks.mirror.v1.Task
-	(*Drift)(nil),                    // 50: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 51: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 52: liveblocks.mirror.v1.VerifySummary
-	(*VerifySkip)(nil),               // 53: liveblocks.mirror.v1.VerifySkip
+	(*ListAuditEntriesRequest)(nil),  // 41: liveblocks.mirror.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil), // 42: liveblocks.mirror.v1.ListAuditEntriesResponse
+	(*VerifyMirrorRequest)(nil),      // 43: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 44: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 46: google.protobuf.Duration
+	(ErrorReason)(0),                 // 47: liveblocks.mirror.v1.ErrorReason
+	(*Sweep)(nil),                    // 48: liveblocks.mirror.v1.Sweep
+	(ResourceKind)(0),                // 49: liveblocks.mirror.v1.ResourceKind
+	(TaskState)(0),                   // 50: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 51: liveblocks.mirror.v1.Task
+	(*AuditEntry)(nil),               // 52: liveblocks.mirror.v1.AuditEntry
+	(*Drift)(nil),                    // 53: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 54: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 55: liveblocks.mirror.v1.VerifySummary
+	(*VerifySkip)(nil),               // 56: liveblocks.mirror.v1.VerifySkip
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	43, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	45, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	5,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	4,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
 	3,  // 3: liveblocks.mirror.v1.GetStatusResponse.refused_calls:type_name -> liveblocks.mirror.v1.RefusedCalls
 	2,  // 4: liveblocks.mirror.v1.GetStatusResponse.change_retention:type_name -> liveblocks.mirror.v1.RetentionStatus
-	44, // 5: liveblocks.mirror.v1.RetentionStatus.keep_duration:type_name -> google.protobuf.Duration
-	43, // 6: liveblocks.mirror.v1.RetentionStatus.run_time:type_name -> google.protobuf.Timestamp
-	43, // 7: liveblocks.mirror.v1.RetentionStatus.oldest_time:type_name -> google.protobuf.Timestamp
-	44, // 8: liveblocks.mirror.v1.RetentionStatus.behind_duration:type_name -> google.protobuf.Duration
-	45, // 9: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
-	43, // 10: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	43, // 11: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	43, // 12: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	46, // 13: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	46, // 5: liveblocks.mirror.v1.RetentionStatus.keep_duration:type_name -> google.protobuf.Duration
+	45, // 6: liveblocks.mirror.v1.RetentionStatus.run_time:type_name -> google.protobuf.Timestamp
+	45, // 7: liveblocks.mirror.v1.RetentionStatus.oldest_time:type_name -> google.protobuf.Timestamp
+	46, // 8: liveblocks.mirror.v1.RetentionStatus.behind_duration:type_name -> google.protobuf.Duration
+	47, // 9: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
+	45, // 10: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	45, // 11: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	45, // 12: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	48, // 13: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
 	12, // 14: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	43, // 15: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
+	45, // 15: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
 	10, // 16: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
 	11, // 17: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
-	47, // 18: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	49, // 18: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
 	6,  // 19: liveblocks.mirror.v1.ProjectStatus.freshness:type_name -> liveblocks.mirror.v1.FreshnessPercentiles
 	7,  // 20: liveblocks.mirror.v1.ProjectStatus.lanes:type_name -> liveblocks.mirror.v1.LaneStatus
 	8,  // 21: liveblocks.mirror.v1.ProjectStatus.failed_tasks_by_reason:type_name -> liveblocks.mirror.v1.FailedTasks
 	9,  // 22: liveblocks.mirror.v1.ProjectStatus.warnings:type_name -> liveblocks.mirror.v1.Warning
 	2,  // 23: liveblocks.mirror.v1.ProjectStatus.retention:type_name -> liveblocks.mirror.v1.RetentionStatus
-	44, // 24: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
-	44, // 25: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
-	44, // 26: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
-	43, // 27: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
-	47, // 28: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	43, // 29: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
-	43, // 30: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
-	43, // 31: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	48, // 32: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	49, // 33: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	49, // 34: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	49, // 35: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	49, // 36: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	47, // 37: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	49, // 38: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	46, // 39: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	46, // 40: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	43, // 41: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	43, // 42: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	46, // 43: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	50, // 44: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	51, // 45: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	52, // 46: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	53, // 47: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
-	0,  // 48: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	13, // 49: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	15, // 50: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	17, // 51: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	19, // 52: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
-	21, // 53: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	23, // 54: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	25, // 55: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	27, // 56: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	29, // 57: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
-	31, // 58: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
-	33, // 59: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
-	35, // 60: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
-	37, // 61: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	39, // 62: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	41, // 63: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 64: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	14, // 65: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	16, // 66: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	18, // 67: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	20, // 68: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
-	22, // 69: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	24, // 70: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	26, // 71: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	28, // 72: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	30, // 73: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
-	32, // 74: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
-	34, // 75: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
-	36, // 76: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
-	38, // 77: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	40, // 78: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	42, // 79: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	64, // [64:80] is the sub-list for method output_type
-	48, // [48:64] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	46, // 24: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
+	46, // 25: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
+	46, // 26: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
+	45, // 27: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	49, // 28: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	45, // 29: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	45, // 30: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	45, // 31: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	50, // 32: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	51, // 33: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	51, // 34: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	51, // 35: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	51, // 36: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	49, // 37: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	51, // 38: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	48, // 39: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	48, // 40: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	45, // 41: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	45, // 42: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	48, // 43: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	45, // 44: liveblocks.mirror.v1.ListAuditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	45, // 45: liveblocks.mirror.v1.ListAuditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	52, // 46: liveblocks.mirror.v1.ListAuditEntriesResponse.audit_entries:type_name -> liveblocks.mirror.v1.AuditEntry
+	53, // 47: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	54, // 48: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	55, // 49: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	56, // 50: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
+	0,  // 51: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	13, // 52: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	15, // 53: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	17, // 54: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	19, // 55: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
+	21, // 56: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	23, // 57: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	25, // 58: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	27, // 59: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	29, // 60: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
+	31, // 61: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
+	33, // 62: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
+	35, // 63: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
+	37, // 64: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	39, // 65: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	41, // 66: liveblocks.mirror.v1.AdminService.ListAuditEntries:input_type -> liveblocks.mirror.v1.ListAuditEntriesRequest
+	43, // 67: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 68: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	14, // 69: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	16, // 70: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	18, // 71: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	20, // 72: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
+	22, // 73: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	24, // 74: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	26, // 75: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	28, // 76: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	30, // 77: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
+	32, // 78: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
+	34, // 79: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
+	36, // 80: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
+	38, // 81: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	40, // 82: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	42, // 83: liveblocks.mirror.v1.AdminService.ListAuditEntries:output_type -> liveblocks.mirror.v1.ListAuditEntriesResponse
+	44, // 84: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	68, // [68:85] is the sub-list for method output_type
+	51, // [51:68] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -3306,10 +3508,12 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	if File_liveblocks_mirror_v1_admin_service_proto != nil {
 		return
 	}
+	file_liveblocks_mirror_v1_audit_proto_init()
 	file_liveblocks_mirror_v1_error_reason_proto_init()
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41].OneofWrappers = []any{}
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -3321,7 +3525,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ const (
 	AdminService_ReplayEvents_FullMethodName     = "/liveblocks.mirror.v1.AdminService/ReplayEvents"
 	AdminService_ConfirmSecretKey_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmSecretKey"
 	AdminService_ConfirmDeletions_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmDeletions"
+	AdminService_ListAuditEntries_FullMethodName = "/liveblocks.mirror.v1.AdminService/ListAuditEntries"
 	AdminService_VerifyMirror_FullMethodName     = "/liveblocks.mirror.v1.AdminService/VerifyMirror"
 )
 
@@ -111,6 +112,16 @@ type AdminServiceClient interface {
 	// numbers that the problems show, counts for a day, and starts a sweep. Each room
 	// and group becomes a tombstone only when Liveblocks does not have it.
 	ConfirmDeletions(ctx context.Context, in *ConfirmDeletionsRequest, opts ...grpc.CallOption) (*ConfirmDeletionsResponse, error)
+	// ListAuditEntries lists who has called what changes something for operators or erases
+	// data, and whose calls were refused, newest first: by start_time descending, then by
+	// audit_entry_id ascending. Each such call is recorded before it does anything; one that
+	// cannot be recorded fails with UNAVAILABLE. Other calls are not recorded.
+	//
+	// Each call has an entry of its own, however many there are. Refused calls are counted
+	// together. The replica that refused them shows them at once, if the database answers in
+	// time; others do once it has looked for work, which it does after MIRROR_SAFETY_POLL at the
+	// latest.
+	ListAuditEntries(ctx context.Context, in *ListAuditEntriesRequest, opts ...grpc.CallOption) (*ListAuditEntriesResponse, error)
 	// VerifyMirror compares every mirrored resource with Liveblocks, and every
 	// derived column with the copy it was derived from. It streams each difference
 	// when it finds it, its progress at intervals, and a summary at the end. A stream
@@ -288,6 +299,16 @@ func (c *adminServiceClient) ConfirmDeletions(ctx context.Context, in *ConfirmDe
 	return out, nil
 }
 
+func (c *adminServiceClient) ListAuditEntries(ctx context.Context, in *ListAuditEntriesRequest, opts ...grpc.CallOption) (*ListAuditEntriesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAuditEntriesResponse)
+	err := c.cc.Invoke(ctx, AdminService_ListAuditEntries_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_VerifyMirror_FullMethodName, cOpts...)
@@ -381,6 +402,16 @@ type AdminServiceServer interface {
 	// numbers that the problems show, counts for a day, and starts a sweep. Each room
 	// and group becomes a tombstone only when Liveblocks does not have it.
 	ConfirmDeletions(context.Context, *ConfirmDeletionsRequest) (*ConfirmDeletionsResponse, error)
+	// ListAuditEntries lists who has called what changes something for operators or erases
+	// data, and whose calls were refused, newest first: by start_time descending, then by
+	// audit_entry_id ascending. Each such call is recorded before it does anything; one that
+	// cannot be recorded fails with UNAVAILABLE. Other calls are not recorded.
+	//
+	// Each call has an entry of its own, however many there are. Refused calls are counted
+	// together. The replica that refused them shows them at once, if the database answers in
+	// time; others do once it has looked for work, which it does after MIRROR_SAFETY_POLL at the
+	// latest.
+	ListAuditEntries(context.Context, *ListAuditEntriesRequest) (*ListAuditEntriesResponse, error)
 	// VerifyMirror compares every mirrored resource with Liveblocks, and every
 	// derived column with the copy it was derived from. It streams each difference
 	// when it finds it, its progress at intervals, and a summary at the end. A stream
@@ -443,6 +474,9 @@ func (UnimplementedAdminServiceServer) ConfirmSecretKey(context.Context, *Confir
 }
 func (UnimplementedAdminServiceServer) ConfirmDeletions(context.Context, *ConfirmDeletionsRequest) (*ConfirmDeletionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfirmDeletions not implemented")
+}
+func (UnimplementedAdminServiceServer) ListAuditEntries(context.Context, *ListAuditEntriesRequest) (*ListAuditEntriesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAuditEntries not implemented")
 }
 func (UnimplementedAdminServiceServer) VerifyMirror(*VerifyMirrorRequest, grpc.ServerStreamingServer[VerifyMirrorResponse]) error {
 	return status.Error(codes.Unimplemented, "method VerifyMirror not implemented")
@@ -731,6 +765,24 @@ func _AdminService_ConfirmDeletions_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ListAuditEntries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAuditEntriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ListAuditEntries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ListAuditEntries_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ListAuditEntries(ctx, req.(*ListAuditEntriesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_VerifyMirror_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(VerifyMirrorRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -804,6 +856,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ConfirmDeletions",
 			Handler:    _AdminService_ConfirmDeletions_Handler,
+		},
+		{
+			MethodName: "ListAuditEntries",
+			Handler:    _AdminService_ListAuditEntries_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

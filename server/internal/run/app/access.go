@@ -18,7 +18,7 @@ import (
 // newGuard returns what finds out who calls. Without any credential in the settings
 // everybody on this machine may do everything.
 func (a *App) newGuard() (*access.Guard, error) {
-	cfg := access.GuardConfig{Now: time.Now, Log: a.log}
+	cfg := access.GuardConfig{Now: time.Now, Log: a.log, Denied: func(d access.Denial) { a.audit.Denied(d) }}
 	if len(a.cfg.APIToken) > 0 {
 		cfg.Authenticators = append(cfg.Authenticators, access.Tokens(config.Reveal(a.cfg.APIToken)))
 	}

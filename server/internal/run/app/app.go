@@ -26,6 +26,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/traces"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/audit"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
@@ -57,6 +58,7 @@ type App struct {
 	underway time.Duration
 	projects projects
 	feed     *feed.Tailer
+	audit    *audit.Log // set before anything is served
 	// background holds the parts without a listener, in the order of starting.
 	background []component
 }
@@ -139,6 +141,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	a.feed = feed.New(feed.Config{
 		Feed: a.db.store, Now: time.Now, Poll: a.cfg.FeedPoll, SafetyPoll: a.cfg.SafetyPoll, Logger: a.log,
 	})
+	a.audit = audit.New(audit.Config{Store: a.db.store, Projects: a.projects.ids(), Now: time.Now, Logger: a.log})
 	all := &shared{
 		started: started, places: new(queue.Shared), memory: budget,
 		counts: store.CountSeldom(a.db.store, time.Now), // for GetStatus and the progress of backfills
@@ -176,7 +179,7 @@ func (a *App) build(ctx context.Context, version string) error {
 
 	a.services = rpc.New(rpc.Config{
 		Log: a.log, Now: time.Now, Projects: a.projects.ids(),
-		Guard: guard, Proxies: access.Networks(a.cfg.TrustedProxies.Ranges),
+		Guard: guard, Audit: a.audit, Proxies: access.Networks(a.cfg.TrustedProxies.Ranges),
 		Calls: a.metrics, Tracer: a.traces.Tracer(),
 		WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges),
 		Event:        rpc.EventDeps{Query: a.db.store, Receiver: events},
@@ -221,6 +224,7 @@ func (a *App) build(ctx context.Context, version string) error {
 		component{"ledger", events.Run},
 		component{"store health", health.Run},
 		component{"retention", all.old.Run},
+		component{"audit", a.audit.Run},
 		component{"watch for changes without events", a.projects.each(func(ctx context.Context, p *project) error {
 			return p.watch.Run(ctx)
 		})},

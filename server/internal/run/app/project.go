@@ -81,9 +81,13 @@ func (a *App) newRetention() *retention.Runner {
 	for _, p := range a.projects {
 		cfg.Projects = append(cfg.Projects, retention.Project{ID: p.id, Keep: map[store.Aging]time.Duration{
 			store.AgingEvents: p.cfg.RetentionEvents, store.AgingSessions: p.cfg.RetentionSessions,
-			store.AgingNotifications: p.cfg.RetentionNotifications,
+			store.AgingNotifications: p.cfg.RetentionNotifications, store.AgingAudit: p.cfg.RetentionAudit,
 		}})
 	}
+	// Refused calls that are of no single project, perhaps from when there were several.
+	cfg.Projects = append(cfg.Projects, retention.Project{Keep: map[store.Aging]time.Duration{
+		store.AgingAudit: a.cfg.RetentionAudit,
+	}})
 	return retention.New(cfg)
 }
 
@@ -152,7 +156,8 @@ func (a *App) compose(ctx context.Context, p *project, s *shared) error {
 		Project: p.id, Tasks: a.db.store, Limiter: p.client, Policy: policy, Shared: s.places,
 		Workers: p.cfg.Workers, Fetches: p.cfg.Fetches, Memory: s.memory, LeaseTTL: p.cfg.LeaseTTL,
 		BusyPoll: p.cfg.BusyPoll, SafetyPoll: p.cfg.SafetyPoll, StopGrace: p.cfg.StopGrace / 2,
-		Looked: s.old.Wake, Swept: p.watch.Swept, Ended: a.metrics.Attempted, Tracer: a.traces.Tracer(),
+		Looked: func() { s.old.Wake(); a.audit.Wake() }, Swept: p.watch.Swept, Ended: a.metrics.Attempted,
+		Tracer:    a.traces.Tracer(),
 		Committed: a.feed.Committed, Doubt: a.feed.Doubt, Now: time.Now, Logger: p.log,
 	})
 	p.shown = &shownFetcher{Fetcher: p.client, project: p.id}

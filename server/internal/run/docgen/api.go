@@ -84,6 +84,10 @@ var examples = map[protoreflect.Name]example{
 		request: &mirrorv1.ConfirmDeletionsRequest{RoomsVanished: 12},
 		command: "project confirm-deletions --rooms 12",
 	},
+	"ListAuditEntries": {
+		request: &mirrorv1.ListAuditEntriesRequest{Method: "PauseProject"},
+		command: "audit list --method PauseProject",
+	},
 	"VerifyMirror": {request: &mirrorv1.VerifyMirrorRequest{RoomIdPrefix: "pl"}, command: "verify --room-prefix pl"},
 
 	"ListChanges": {request: &mirrorv1.ListChangesRequest{

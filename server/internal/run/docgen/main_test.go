@@ -67,8 +67,8 @@ func TestEveryCallNeedsAnExample(t *testing.T) {
 
 // Tables that hold no copy of anything at Liveblocks.
 var own = []string{
-	"mirror_project", "mirror_unannounced", "mirror_event", "mirror_unfolded_event", "mirror_resource_state",
-	"mirror_feed_head", "mirror_change",
+	"mirror_project", "mirror_unannounced", "mirror_audit", "mirror_event", "mirror_unfolded_event",
+	"mirror_resource_state", "mirror_feed_head", "mirror_change",
 }
 
 // TestTablesAreTheSchemas holds the names of the tables to both engines'

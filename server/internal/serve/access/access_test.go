@@ -585,3 +585,43 @@ func TestOldCredentialsAreLimited(t *testing.T) {
 		t.Errorf("Identify of a removed key from a limited address = %v; want it limited", err)
 	}
 }
+
+// Each refused call is told, with who and where as far as that is known, and no other call.
+func TestDenialsAreTold(t *testing.T) {
+	t.Parallel()
+	right, e := entry(func(e *KeyEntry) { e.Scopes, e.RoomPrefixes = []string{"read"}, []string{"team:"} })
+	keys := keysOf(t, e)
+	var told []Denial
+	g := NewGuard(GuardConfig{
+		Authenticators: []Authenticator{keys.Authenticate}, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Denied: func(d Denial) { told = append(told, d) },
+	})
+	address := netip.MustParseAddr("192.0.2.1")
+	caller, err := identify(g, right, "192.0.2.1")
+	if err != nil || caller.Address != address || g.Permit(Rule{Scope: Read}, &caller) != nil || len(told) != 0 {
+		t.Fatalf("Identify = %+v, %v, told %+v; want nothing refused", caller, err, told)
+	}
+	for want, refused := range map[fault.Reason]func() error{
+		fault.ReasonCredentialInvalid: func() error { _, err := identify(g, "wrong", "192.0.2.1"); return err },
+		fault.ReasonScopeMissing:      func() error { return g.Permit(Rule{Method: "Do", Scope: AdminWrite}, &caller) },
+		fault.ReasonRoomsLimited: func() error {
+			return g.Permit(Rule{Method: "Do", Scope: Read, Whole: true}, &caller)
+		},
+		fault.ReasonAddressNotAllowed: func() error {
+			return g.Denied(nil, address, "", fault.New(fault.Forbidden, fault.ReasonAddressNotAllowed, "no"))
+		},
+	} {
+		told = nil
+		if err := refused(); !fault.Is(err, want) || len(told) != 1 || told[0].Reason != want || told[0].Address != address {
+			t.Errorf("%v was told as %+v; want %s", err, told, want)
+			continue
+		}
+		known := want == fault.ReasonScopeMissing || want == fault.ReasonRoomsLimited
+		if (told[0].Caller != nil) != known || known && told[0].Caller.Name != caller.Name {
+			t.Errorf("%s was told with the caller %+v", want, told[0].Caller)
+		}
+		if (told[0].Method == "Do") != known {
+			t.Errorf("%s was told with the method %q", want, told[0].Method)
+		}
+	}
+}

@@ -9,6 +9,7 @@ package access
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -109,6 +110,8 @@ type Caller struct {
 	// Rooms are the prefixes of the ids of the rooms that it sees. Every id has the empty
 	// prefix.
 	Rooms []string
+	// Address is where the call comes from; the zero address if that is unknown.
+	Address netip.Addr
 	// Expires is when it stops being valid; zero for never.
 	Expires time.Time
 }

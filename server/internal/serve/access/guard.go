@@ -80,6 +80,7 @@ type Guard struct {
 	authenticators []Authenticator
 	now            func() time.Time
 	failures       *failures
+	denied         func(Denial)
 }
 
 // GuardConfig configures a [Guard].
@@ -88,13 +89,25 @@ type GuardConfig struct {
 	Authenticators []Authenticator
 	Now            func() time.Time
 	Log            *slog.Logger
+	// Denied, if set, is told of each refused call. It must not wait.
+	Denied func(Denial)
+}
+
+// Denial is a call that was refused.
+type Denial struct {
+	// Caller is nil if it is unknown.
+	Caller  *Caller
+	Address netip.Addr
+	// Method is the name of the method; empty if the caller is unknown.
+	Method string
+	Reason fault.Reason
 }
 
 // NewGuard returns a Guard.
 func NewGuard(cfg GuardConfig) *Guard {
 	return &Guard{
 		open: len(cfg.Authenticators) == 0, authenticators: cfg.Authenticators, now: cfg.Now,
-		failures: newFailures(cfg.Now, cfg.Log),
+		failures: newFailures(cfg.Now, cfg.Log), denied: cfg.Denied,
 	}
 }
 
@@ -105,7 +118,9 @@ func (g *Guard) Open() bool { return g != nil && g.open }
 // credentials is refused for a while, except with those that were right from it before.
 func (g *Guard) Identify(ctx context.Context, r Request) (Caller, error) {
 	if g.Open() {
-		return Everything("anybody"), nil
+		caller := Everything("anybody")
+		caller.Address = r.Address
+		return caller, nil
 	}
 	c, err := credentialOf(r)
 	id := sourceOf(r.Address, c)
@@ -134,6 +149,7 @@ func (g *Guard) Identify(ctx context.Context, r Request) (Caller, error) {
 		if caller.Scopes != 0 { // or it is a token of an issuer that anybody may have
 			g.failures.passed(id)
 		}
+		caller.Address = r.Address
 		return caller, nil
 	}
 	return Caller{}, g.refuse(ctx, r.Address, id, fault.New(fault.Unauthentic, fault.ReasonCredentialInvalid,
@@ -143,12 +159,20 @@ func (g *Guard) Identify(ctx context.Context, r Request) (Caller, error) {
 // notValid is said of every credential that is not accepted, whatever the cause.
 const notValid = "the credential is not valid"
 
-// Denied counts and returns the refusal of a caller that is known but may not do this.
-func (g *Guard) Denied(err *fault.Error) error {
+// Denied counts and returns the refusal of a call whose caller is known but may not do this,
+// or that needs no caller, but another address. The caller may be nil, and the method empty.
+func (g *Guard) Denied(caller *Caller, address netip.Addr, method string, err *fault.Error) error {
 	if g != nil {
 		g.failures.count(err.Reason)
+		g.tell(Denial{caller, address, method, err.Reason})
 	}
 	return err
+}
+
+func (g *Guard) tell(d Denial) {
+	if g.denied != nil {
+		g.denied(d)
+	}
 }
 
 // Refused returns how many calls were refused because of their credential since the
@@ -159,6 +183,7 @@ func (g *Guard) Refused() map[fault.Reason]int64 { return g.failures.counts() }
 func (g *Guard) refuse(ctx context.Context, address netip.Addr, from source, err error) error {
 	if g != nil {
 		g.failures.add(ctx, address, from, fault.Of(err).Reason)
+		g.tell(Denial{Address: address, Reason: fault.Of(err).Reason})
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package access
 
 import (
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -13,6 +14,8 @@ import (
 
 // Rule says who may call a method.
 type Rule struct {
+	// Method is the name of the method, without its service.
+	Method string
 	// Open means that no credential is needed.
 	Open bool
 	// Anyone means that every valid credential will do.
@@ -24,6 +27,10 @@ type Rule struct {
 	// the caller sees.
 	Whole bool
 }
+
+// Audited reports whether calls of the method are recorded in the audit: those that change
+// something for operators, or delete data for good.
+func (r Rule) Audited() bool { return r.Scope == AdminWrite || r.Scope == Erase }
 
 // rules has every method of the API. A missing method is refused to every caller.
 var rules = map[string]Rule{
@@ -58,6 +65,7 @@ var rules = map[string]Rule{
 	mirrorv1.AdminService_ListTasks_FullMethodName:        {Scope: AdminRead},
 	mirrorv1.AdminService_GetTask_FullMethodName:          {Scope: AdminRead},
 	mirrorv1.AdminService_GetBackfill_FullMethodName:      {Scope: AdminRead, Whole: true},
+	mirrorv1.AdminService_ListAuditEntries_FullMethodName: {Scope: AdminRead, Whole: true},
 	mirrorv1.AdminService_RetryTask_FullMethodName:        {Scope: AdminWrite},
 	mirrorv1.AdminService_DiscardTask_FullMethodName:      {Scope: AdminWrite},
 	mirrorv1.AdminService_RequestSync_FullMethodName:      {Scope: AdminWrite},
@@ -88,10 +96,10 @@ func (g *Guard) Permit(rule Rule, caller *Caller) error {
 	switch {
 	case rule.Anyone && caller.Scopes != 0:
 	case !caller.Allows(rule.Scope):
-		return g.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing,
+		return g.Denied(caller, caller.Address, rule.Method, fault.New(fault.Forbidden, fault.ReasonScopeMissing,
 			"this call needs the scope "+rule.Scope.String()).With("scope", rule.Scope.String()))
 	case rule.Whole && caller.Limited():
-		return g.Denied(fault.New(fault.Forbidden, fault.ReasonRoomsLimited,
+		return g.Denied(caller, caller.Address, rule.Method, fault.New(fault.Forbidden, fault.ReasonRoomsLimited,
 			"this call is about all rooms, and the credential is limited to some"))
 	}
 	return nil
@@ -107,5 +115,6 @@ func RuleOf(method string) (Rule, bool) {
 		return Rule{Open: true}, true
 	}
 	rule, ok := rules[method]
+	rule.Method = path.Base(method)
 	return rule, ok
 }

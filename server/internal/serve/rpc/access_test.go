@@ -224,6 +224,9 @@ func stockedIn(project mirror.ProjectID, q *fakeQuery, rooms ...mirror.RoomID) {
 		q.users = append(q.users, mirror.ActiveUsers{
 			Project: project, Room: room, Users: []mirror.ActiveUser{{ConnectionID: 1, UserID: id("user")}}, Freshness: f,
 		})
+		q.audit = append(q.audit, mirror.AuditEntry{
+			Project: project, ID: id("entry"), Time: noon, Method: "RequestSync", Room: room, Calls: 1,
+		})
 		q.sessions = append(q.sessions, mirror.UserSession{Project: project, Room: room, ID: id("session"), EnterTime: noon})
 		q.notices = append(q.notices, mirror.Notification{
 			Project: project, Room: room, EventID: id("notice"), CreateTime: noon, Freshness: f,

@@ -43,6 +43,7 @@ type AdminDeps struct {
 // AdminQuery reads what the admin service shows.
 type AdminQuery interface {
 	store.TaskQuery
+	store.AuditQuery
 	Project(ctx context.Context, project mirror.ProjectID) (mirror.Project, error)
 	LastEvents(ctx context.Context, project mirror.ProjectID, types []string) (mirror.LastEvents, error)
 	Unannounced(ctx context.Context, project mirror.ProjectID) ([]mirror.Unannounced, error)
@@ -158,6 +159,8 @@ type adminService struct {
 	mirrorv1.UnimplementedAdminServiceServer
 	common
 	AdminDeps
+
+	audit Auditor
 }
 
 // GetStatus returns the status of the service and of the projects that the caller sees.

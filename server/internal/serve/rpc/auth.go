@@ -21,7 +21,8 @@ func (s *Services) authenticate(ctx context.Context, method string, next func(co
 	caller, known := access.From(ctx) // of a call from within the process
 	switch {
 	case !ok:
-		return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonScopeMissing, "no caller may use this method"))
+		return s.guard.Denied(caller, netip.Addr{}, "",
+			fault.New(fault.Forbidden, fault.ReasonScopeMissing, "no caller may use this method"))
 	case rule.Open:
 		if p, ok := peer.FromContext(ctx); method == receiveWebhook && (!ok || p.Addr != inproc.Addr{}) {
 			address, _ := s.source(ctx)
@@ -53,7 +54,7 @@ func (s *Services) Deliver(address netip.Addr) error {
 	if s.allow == nil || s.allow.Contain(address) {
 		return nil
 	}
-	return s.guard.Denied(fault.New(fault.Forbidden, fault.ReasonAddressNotAllowed,
+	return s.guard.Denied(nil, address, "", fault.New(fault.Forbidden, fault.ReasonAddressNotAllowed,
 		"webhooks are not accepted from this address"))
 }
 

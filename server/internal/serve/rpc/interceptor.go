@@ -28,7 +28,7 @@ type interceptor struct {
 	// that only check requests.
 	around func(ctx context.Context, method string, next func(context.Context) error) error
 	// request checks a message from the client before the handler sees it.
-	request func(message any) error
+	request func(ctx context.Context, message any) error
 }
 
 // interceptors returns the interceptors of every call, outermost first. The trace, the
@@ -43,7 +43,9 @@ func (s *Services) interceptors() []interceptor {
 		{name: "recovery", around: recovery},
 		{name: "errors", around: classified},
 		{name: "auth", around: s.authenticate},
-		{name: "validate", request: s.validate.check},
+		{name: "audit", around: s.audited},
+		{name: "validate", request: func(_ context.Context, message any) error { return s.validate.check(message) }},
+		{name: "record", request: s.record},
 	}
 	if s.tracer != nil {
 		chain = append([]interceptor{{name: "trace", around: s.trace}}, chain...)
@@ -90,7 +92,7 @@ func run(ctx context.Context, chain []interceptor, method string, req any, handl
 				return first.around(ctx, method, next)
 			}
 			if req != nil {
-				if err := first.request(req); err != nil {
+				if err := first.request(ctx, req); err != nil {
 					return err
 				}
 			}
@@ -119,7 +121,7 @@ func (s *checkedStream) RecvMsg(m any) error {
 		if i.request == nil {
 			continue
 		}
-		if err := i.request(m); err != nil {
+		if err := i.request(s.ctx, m); err != nil {
 			return err
 		}
 	}

@@ -30,7 +30,7 @@ func TestOrderOfTheChain(t *testing.T) {
 	for _, i := range New(Config{}).interceptors() {
 		got = append(got, i.name)
 	}
-	want := []string{"request id", "log", "metrics", "recovery", "errors", "auth", "validate"}
+	want := []string{"request id", "log", "metrics", "recovery", "errors", "auth", "audit", "validate", "record"}
 	if !slices.Equal(got, want) {
 		t.Errorf("interceptors = %v; want %v", got, want)
 	}
@@ -50,7 +50,7 @@ func TestInterceptorsRunInOrder(t *testing.T) {
 	}
 	chain := []interceptor{
 		{name: "a", around: around("a")},
-		{name: "b", request: func(any) error { trace = append(trace, "b"); return nil }},
+		{name: "b", request: func(context.Context, any) error { trace = append(trace, "b"); return nil }},
 		{name: "c", around: around("c")},
 	}
 	handler := func(context.Context) error { trace = append(trace, "handler"); return nil }
@@ -185,9 +185,9 @@ func TestEveryRPCNeedsAToken(t *testing.T) {
 			cancel()
 		}
 	}
-	// 3 + 17 + 2 + 16 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
-	if seen != 43 {
-		t.Errorf("saw %d RPCs; want 43", seen)
+	// 3 + 17 + 2 + 17 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
+	if seen != 44 {
+		t.Errorf("saw %d RPCs; want 44", seen)
 	}
 }
 

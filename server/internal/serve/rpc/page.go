@@ -42,12 +42,13 @@ const (
 	listNotifications list = 10
 	listGroups        list = 11
 	listReplay        list = 12
+	listAudit         list = 13
 )
 
 var lists = []list{
 	listEvents, listRooms, listDocuments, listTasks,
 	listThreads, listComments, listActiveUsers, listUserSessions, listFlows, listNotifications,
-	listGroups, listReplay,
+	listGroups, listReplay, listAudit,
 }
 
 // cursor is the key of the last item of a page. Each list uses a part of it:
@@ -58,7 +59,7 @@ var lists = []list{
 //	comments                               Room, Thread, Time, ID
 //	active users, flows, groups            ID
 //	events, replays, user sessions,
-//	notifications                          Time, ID
+//	notifications, audit entries           Time, ID
 //
 // The zero cursor is before the first item.
 type cursor struct {
@@ -80,7 +81,7 @@ func (c cursor) stored() time.Time {
 // fits reports whether c can be a key of the list.
 func (c cursor) fits(l list) bool {
 	switch l {
-	case listEvents, listReplay:
+	case listEvents, listReplay, listAudit:
 		return c == cursor{Time: c.Time, ID: c.ID} && storableTime(c.Time) && mirror.ValidID(c.ID, mirror.MaxEventID)
 	case listRooms:
 		return c == cursor{Room: c.Room} && mirror.ValidID(string(c.Room), mirror.MaxRoomID)
@@ -250,7 +251,9 @@ type listing[R any, M proto.Message] struct {
 	list list
 	// batch is the maximum number of rows of one query if rows can be large; zero
 	// reads a page at once.
-	batch   int
+	batch int
+	// in is the scope of the list; nil means the one that its request names.
+	in      *scope
 	fetch   func(ctx context.Context, in scope, after cursor, limit int) ([]R, error)
 	key     func(row *R) cursor
 	toProto func(row *R) M
@@ -262,8 +265,10 @@ type listing[R any, M proto.Message] struct {
 func page[R any, M proto.Message](ctx context.Context, c *common, req pageRequest, l listing[R, M]) (items []M,
 	next string, err error,
 ) {
-	in, err := c.scope(ctx, req.GetProjectId())
-	if err != nil {
+	var in scope
+	if l.in != nil {
+		in = *l.in
+	} else if in, err = c.scope(ctx, req.GetProjectId()); err != nil {
 		return nil, "", err
 	}
 	size := defaultPageSize

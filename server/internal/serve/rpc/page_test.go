@@ -630,6 +630,7 @@ func cursors() map[list]cursor {
 		listNotifications: {Time: noon, ID: "msg_1"},
 		listGroups:        {ID: "a/b ö"},
 		listReplay:        {Time: noon, ID: "msg_1"},
+		listAudit:         {Time: noon, ID: "0123456789abcdef"},
 	}
 }
 

@@ -52,6 +52,8 @@ type Config struct {
 	Projects []mirror.ProjectID
 	// Guard finds out who calls; nil refuses all.
 	Guard *access.Guard
+	// Audit records what operators do; nil records nothing.
+	Audit Auditor
 	// Proxies are the addresses of the proxies that say truly for whom they forward.
 	Proxies access.Networks
 	// WebhookAllow are the addresses from which webhooks are accepted; nil means all.
@@ -75,6 +77,7 @@ type Config struct {
 // Services holds the gRPC services and their interceptors.
 type Services struct {
 	guard    *access.Guard
+	audit    Auditor
 	proxies  access.Networks
 	allow    access.Networks
 	logger   *slog.Logger
@@ -109,6 +112,7 @@ func New(cfg Config) *Services {
 	}
 	s := &Services{
 		guard:    cfg.Guard,
+		audit:    cfg.Audit,
 		proxies:  cfg.Proxies,
 		allow:    cfg.WebhookAllow,
 		logger:   cfg.Log,
@@ -126,7 +130,7 @@ func New(cfg Config) *Services {
 			common: c, ChangeDeps: cfg.Change, identities: make(map[mirror.ProjectID]knownIdentity),
 			callers: make(map[string]*followingCaller), snapshots: make(chan struct{}, snapshotReaders),
 		},
-		admin: &adminService{common: c, AdminDeps: cfg.Admin},
+		admin: &adminService{common: c, AdminDeps: cfg.Admin, audit: cfg.Audit},
 	}
 	s.SetServing(false)
 	return s

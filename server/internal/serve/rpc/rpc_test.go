@@ -174,6 +174,7 @@ type fakeQuery struct {
 	sessions    []mirror.UserSession
 	notices     []mirror.Notification
 	groups      []mirror.Group
+	audit       []mirror.AuditEntry
 	counts      store.Counts
 	lastEvents  mirror.LastEvents
 	unannounced []mirror.Unannounced
@@ -662,8 +663,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 36 {
-		t.Errorf("%d calls take a project; want 36", seen)
+	if seen != 37 {
+		t.Errorf("%d calls take a project; want 37", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

@@ -62,6 +62,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0017_stop.sql":         "47b522673abac4a8c39231ff9b3f176460a89560f04ba04ab0b950183be8e4f5",
 		"mysql/migrations/0019_audit.sql":        "caef21d9b496695eb24eb8ae753ef6a9b34fa90a2ddb6eaf64c6435d56feabea",
 		"mysql/migrations/0020_thread_index.sql": "cd2a29dd0cda74d80a6a828d9012135ac50ecf28880d6f7a2e53185a538c5e01",
+		"mysql/migrations/0021_audit_rows.sql":   "cdf91c77c4838c06f6179bf346c621e169ba9e9a71fca18a278eae7206576394",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -92,6 +93,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0017_stop.sql":         "dc45b972d2d6a93943f65c0eb3364870ec9d9413ae95f4ac0bd6f356893b8b5a",
 		"postgres/migrations/0019_audit.sql":        "08099daaab42585f4a7cd682ffafea5039c6754abbd440a08df3eb751066649f",
 		"postgres/migrations/0020_thread_index.sql": "aeb6aba63ad6bfdd24e2bf4b1dcd80fd54b44fa4c054c2220cc46fd07d9e6ccb",
+		"postgres/migrations/0021_audit_rows.sql":   "f9fe19e2672b8e1ddb6a890237fec58b68c5d8432cd4249dc2bfa75cf7e83c9e",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {

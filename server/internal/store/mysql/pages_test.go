@@ -59,7 +59,8 @@ func TestPagesReadWhatTheyReturn(t *testing.T) {
 		}
 	}
 	exec("analyze table mirror_room, mirror_document, mirror_resource_state, mirror_event, mirror_thread, " +
-		"mirror_comment, mirror_comment_mention, mirror_user_session, mirror_notification, mirror_group, mirror_group_member")
+		"mirror_comment, mirror_comment_mention, mirror_user_session, mirror_notification, mirror_group, " +
+		"mirror_group_member, mirror_audit")
 
 	read := func() int64 { t.Helper(); return rowsRead(t, conn) }
 	q := &queries{db: conn}

@@ -127,7 +127,12 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("insert into mirror_sweep values (0, 'default', 's', true, false, '', 0, 0, 0, 0, null, null, null, '')")
 	exec("insert into mirror_group values (0, 'default', 'g', '', '', '', null, null, null)")
 	exec("insert into mirror_group_member values (0, 'default', 'g', 'u', null, '')")
+	exec("insert into mirror_audit values (0, 'default', 'a', '2026-03-01', null, true, 'm', 'c', '', '', '', 0, '', " +
+		"'', '', '', 1)")
 	for n := 1; n < 4096; n *= 2 {
+		exec("insert into mirror_audit select bucket, project_id, concat(entry_id, '-', ?), call_time + interval ? second, "+
+			"end_time, denied, method, caller, address, request_id, room_id, kind, resource_id, options, code, reason, "+
+			"calls from mirror_audit", n, n)
 		for _, table := range []string{"mirror_group", "mirror_group_member"} {
 			columns := map[string]string{
 				"mirror_group":        "organization_id, source_json, content_sha256, create_time, update_time, delete_time",
@@ -189,7 +194,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		"mirror_comment_mention")
 	exec("analyze table mirror_active_user, mirror_unfolded_event, mirror_user_session, mirror_notification, " +
 		"mirror_sweep, " +
-		"mirror_group, mirror_group_member")
+		"mirror_group, mirror_group_member, mirror_audit")
 
 	explain := func(name, text string, args []any) (sorted bool) {
 		t.Helper()

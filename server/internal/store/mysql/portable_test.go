@@ -73,8 +73,9 @@ func statements(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{
 		"MigrationSQL":    MigrationSQL(),
-		"insertEventsSQL": insertEventsSQL(2), "recordedSQL": recordedSQL(2), "markStaleSQL": markStaleSQL(2),
-		"progressSQL": progressSQL(2), "lockStatesSQL": lockStatesSQL(2), "lockEventsSQL": lockEventsSQL(2),
+		"insertEventsSQL": insertEventsSQL(2), "recordAuditSQL": recordAuditSQL(2), "recordedSQL": recordedSQL(2),
+		"markStaleSQL": markStaleSQL(2),
+		"progressSQL":  progressSQL(2), "lockStatesSQL": lockStatesSQL(2), "lockEventsSQL": lockEventsSQL(2),
 		"deleteFoldedSQL": deleteFoldedSQL(2), "deleteSessionsSQL": deleteSessionsSQL(2), "endSessionsSQL": endSessionsSQL(2),
 		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL,
 		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2), "changesSQL": changesSQL(2),

@@ -200,6 +200,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			"'', " + when + ", null, " + wide + ", null, null, null",
 		"mirror_group":        "'r-' || n, '', " + wide + ", '', null, null, null",
 		"mirror_group_member": "'r-' || n % 500, 'r-' || n % 100, null",
+		"mirror_audit":        "'r-' || n, " + when + ", null, true, 'r-8', 'r-8', '', '', '', 0, '', '', '', '', 1",
 		"mirror_change":       "",
 	} {
 		insert := "insert into " + table + " select n % 256, case when n % 8 = 0 then 'other' else 'default' end, " +

@@ -78,6 +78,13 @@ func Pages(rooms int) []Read {
 		notifications = append(notifications, store.NotificationFilter{User: user},
 			store.NotificationFilter{User: user, Kind: "thread"})
 	}
+	all = append(all, pagesOf("AuditEntries", store.Store.AuditEntries,
+		store.AuditFilter{}, store.AuditFilter{Denied: &no}, store.AuditFilter{Denied: &yes},
+		store.AuditFilter{Method: "PauseProject"}, store.AuditFilter{Method: "PauseProject", Denied: &no},
+		store.AuditFilter{Method: "RequestSync"}, store.AuditFilter{Method: "unknown"}, store.AuditFilter{Caller: "rare"},
+		store.AuditFilter{Caller: "busy", Denied: &no}, store.AuditFilter{Caller: "unknown"},
+		store.AuditFilter{Caller: "busy", Method: "PauseProject"}, store.AuditFilter{Caller: "busy", From: early, To: late},
+	)...)
 	all = append(all, pagesOf("Threads", store.Store.Threads, threads...)...)
 	all = append(all, pagesOf("Comments", store.Store.Comments, comments...)...)
 	for _, event := range []string{"storageUpdated", "rare", "unknown"} {

@@ -562,6 +562,31 @@ func mutants() []mutant {
 			func(b base) store.Store { return &expiresFirst{b} },
 		},
 		{
+			"counts refused calls once",
+			[]string{"refused calls of a minute add up"},
+			func(b base) store.Store { return &countsOnce{b} },
+		},
+		{
+			"forgets how a call ended",
+			[]string{"call is recorded, and its end"},
+			func(b base) store.Store { return &recordsNoEnd{b} },
+		},
+		{
+			"shows a project what is of none",
+			[]string{"audit of another project does not show"},
+			func(b base) store.Store { return &mixesAudits{b} },
+		},
+		{
+			"takes refused calls for others",
+			[]string{"audit by filter"},
+			func(b base) store.Store { return &heedsNoDenial{b} },
+		},
+		{
+			"keeps the audit for ever",
+			[]string{"audit expires by age"},
+			func(b base) store.Store { return &keepsAudit{b} },
+		},
+		{
 			"has no page of none",
 			[]string{"list of rooms by any filters"},
 			func(b base) store.Store { return &neverEmpty{b} },
@@ -674,6 +699,53 @@ type purgesNothing struct{ base }
 
 func (m *purgesNothing) PurgeProject(context.Context, mirror.ProjectID, int16, int) (int, error) {
 	return 0, nil
+}
+
+type countsOnce struct{ base }
+
+func (m *countsOnce) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error {
+	entries = slices.Clone(entries)
+	for i := range entries {
+		entries[i].Calls = min(entries[i].Calls, 1)
+	}
+	return m.Store.RecordAudit(ctx, entries...)
+}
+
+type recordsNoEnd struct{ base }
+
+func (m *recordsNoEnd) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error {
+	if e := entries[0]; e.Calls == 0 && e.Code != "" {
+		return nil
+	}
+	return m.Store.RecordAudit(ctx, entries...)
+}
+
+type mixesAudits struct{ base }
+
+func (m *mixesAudits) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error {
+	entries = slices.Clone(entries)
+	for i := range entries {
+		if entries[i].Project == "" {
+			entries[i].Project, entries[i].ID = project, "of none"
+		}
+	}
+	return m.Store.RecordAudit(ctx, entries...)
+}
+
+type heedsNoDenial struct{ base }
+
+func (m *heedsNoDenial) AuditEntries(ctx context.Context, f store.AuditFilter) ([]mirror.AuditEntry, error) {
+	f.Denied = nil
+	return m.Store.AuditEntries(ctx, f)
+}
+
+type keepsAudit struct{ base }
+
+func (m *keepsAudit) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
+	if x.Table == store.AgingAudit {
+		return store.Expired{}, nil
+	}
+	return m.Store.Expire(ctx, x)
 }
 
 type expiresWaiting struct{ base }

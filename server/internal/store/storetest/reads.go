@@ -159,6 +159,10 @@ func Reads() []Read {
 			AfterID:   id,
 			Limit:     limit,
 		}),
+		lists("AuditEntries", store.Store.AuditEntries, store.AuditFilter{
+			Project: project, Method: id, Caller: id, Denied: &yes, From: now, To: now, AfterTime: now, AfterID: id,
+			Limit: limit,
+		}),
 		lists("Groups", store.Store.Groups, store.GroupFilter{
 			Project: project, User: id, Deleted: true, After: id, Limit: limit,
 		}),

@@ -73,6 +73,7 @@ func groups() []group {
 		{"sweep", sweepCases},
 		{"purge", purgeCases},
 		{"retention", retentionCases},
+		{"audit", auditCases},
 		{"query", queryCases},
 		{"list", listCases},
 		{"feed", feedCases},

@@ -45,15 +45,23 @@ func latestOfRanges[T any](rooms store.Prefixes, room mirror.RoomID, limit int, 
 	case rooms == nil || room != "":
 		return read("")
 	}
+	return latestOf(rooms, limit, key, read)
+}
+
+// latestOf reads a page of a list that begins with the latest: as much of each part, of which
+// the latest count.
+func latestOf[P, T any](parts []P, limit int, key func(*T) (time.Time, string), read func(part P) ([]T, error)) (
+	[]T, error,
+) {
 	var all []T
-	for _, prefix := range rooms {
-		rows, err := read(prefix)
+	for _, part := range parts {
+		rows, err := read(part)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, rows...)
 	}
-	if len(rooms) > 1 {
+	if len(parts) > 1 {
 		slices.SortFunc(all, func(a, b T) int {
 			at, aid := key(&a)
 			bt, bid := key(&b)

@@ -130,4 +130,14 @@ insert into mirror_group_member (bucket, project_id, group_id, user_id)
 select conv(left(sha2(concat('default', char(0)), 256), 2), 16, 10), 'default', concat('g-', n), if(n in (2, :rooms div 20 - 1), 'rare', user_id)
 from made where n <= :rooms div 20;
 
+-- The latest half are refused calls. Four in all are of a rare method or caller.
+insert into mirror_audit (
+    bucket, project_id, entry_id, call_time, denied, method, caller, address, request_id, room_id, kind, resource_id,
+    options, code, reason, calls
+)
+select conv(left(sha2(concat('default', char(0)), 256), 2), 16, 10), 'default', concat('a-', n), at, n > :rooms / 2,
+    case when n in (7, 8) then 'PauseProject' else 'RequestSync' end, case when n in (9, 10) then 'rare' else 'busy' end,
+    '192.0.2.1', '', room_id, 0, '', '', 'OK', '', 1
+from made where n <= :rooms;
+
 drop table made, made_thread;

@@ -97,4 +97,14 @@ insert into mirror_group_member (bucket, project_id, group_id, user_id)
 select bucket_of('default', ''), 'default', 'g-' || n, case when n in (2, :rooms / 20 - 1) then 'rare' else user_id end
 from made where n <= :rooms / 20;
 
+-- The latest half are refused calls. Four in all are of a rare method or caller.
+insert into mirror_audit (
+    bucket, project_id, entry_id, call_time, denied, method, caller, address, request_id, room_id, kind, resource_id,
+    options, code, reason, calls
+)
+select bucket_of('default', ''), 'default', 'a-' || n, at, n > :rooms / 2,
+    case when n in (7, 8) then 'PauseProject' else 'RequestSync' end, case when n in (9, 10) then 'rare' else 'busy' end,
+    '192.0.2.1', '', room_id, 0, '', '', 'OK', '', 1
+from made where n <= :rooms;
+
 drop table made, made_thread;

@@ -1,0 +1,333 @@
+package audit_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/audit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const project = mirror.ProjectID("default")
+
+// rows is the table of the audit. A statement waits for held, if it is set.
+type rows struct {
+	held   chan struct{}
+	mu     sync.Mutex
+	err    error
+	stored map[string]mirror.AuditEntry // by project and id
+	writes int
+}
+
+func (r *rows) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error {
+	if r.held != nil {
+		select {
+		case <-r.held:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writes++
+	if r.err != nil {
+		return r.err
+	}
+	if r.stored == nil {
+		r.stored = make(map[string]mirror.AuditEntry)
+	}
+	for _, e := range entries {
+		key := string(e.Project) + " " + e.ID
+		e.Calls += r.stored[key].Calls
+		r.stored[key] = e
+	}
+	return nil
+}
+
+func (r *rows) all() (list []mirror.AuditEntry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.stored {
+		list = append(list, e)
+	}
+	return list
+}
+
+func (r *rows) written() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.writes
+}
+
+func (r *rows) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+}
+
+func (r *rows) calls() (n int64) {
+	for _, e := range r.all() {
+		n += e.Calls
+	}
+	return n
+}
+
+// pass lets time pass, in a bubble.
+func pass(t *testing.T, d time.Duration) {
+	t.Helper()
+	if err := clock.Sleep(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newLog(r *rows, log *bytes.Buffer, projects ...mirror.ProjectID) *audit.Log {
+	return audit.New(audit.Config{
+		Store: r, Projects: projects, Now: time.Now, Logger: slog.New(slog.NewTextHandler(log, nil)),
+	})
+}
+
+func denial(caller *access.Caller, address string) access.Denial {
+	return access.Denial{Caller: caller, Address: netip.MustParseAddr(address), Reason: fault.ReasonCredentialInvalid}
+}
+
+func flush(t *testing.T, l *audit.Log) {
+	t.Helper()
+	if err := l.Flush(t.Context()); err != nil {
+		t.Fatalf("Flush = %v", err)
+	}
+}
+
+// Refused calls with the same reason, caller and address are one entry a minute, of all
+// replicas together.
+func TestRefusedCallsAddUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		one, two := newLog(&r, &log, project), newLog(&r, &log, project)
+		minute := time.Now().UTC().Truncate(time.Minute)
+		ops := access.Everything("ops")
+		for range 3 {
+			one.Denied(denial(nil, "192.0.2.1"))
+			two.Denied(denial(nil, "192.0.2.1"))
+			one.Denied(denial(&ops, "192.0.2.1"))
+			pass(t, time.Second)
+		}
+		flush(t, one)
+		flush(t, two)
+		one.Denied(denial(nil, "192.0.2.1"))
+		flush(t, one)
+		flush(t, one) // nothing waits
+		got := make(map[string]mirror.AuditEntry)
+		for _, e := range r.all() {
+			got[e.Caller] = e
+		}
+		unknown := got[""]
+		if len(got) != 2 || len(r.all()) != 2 || unknown.Calls != 7 || got["ops"].Calls != 3 {
+			t.Fatalf("entries = %+v; want 7 of nobody and 3 of ops", r.all())
+		}
+		if !unknown.Time.Equal(minute) || !unknown.EndTime.Equal(time.Now()) || unknown.Address != "192.0.2.1" ||
+			unknown.Reason != "CREDENTIAL_INVALID" || unknown.Project != project || !unknown.Denied {
+			t.Errorf("entry = %+v; want that of the minute", unknown)
+		}
+		pass(t, time.Minute)
+		one.Denied(denial(nil, "192.0.2.1"))
+		flush(t, one)
+		if n := len(r.all()); n != 3 {
+			t.Errorf("entries in the next minute = %d; want one more", n)
+		}
+	})
+}
+
+// A flood from a million addresses becomes a bounded number of rows, in which every call
+// counts, and nothing waits for the database.
+func TestFloodIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, project)
+		r.held = make(chan struct{}) // the database does not answer
+		l.Denied(denial(nil, "192.0.2.1"))
+		writing := make(chan error, 1)
+		go func() { writing <- l.Flush(context.Background()) }()
+		synctest.Wait()
+		const each, minutes = 20_000, 5
+		for m := range minutes {
+			for i := range each {
+				l.Denied(denial(nil, netip.AddrFrom4([4]byte{10, byte(m), byte(i >> 8), byte(i)}).String()))
+			}
+			pass(t, time.Minute)
+		}
+		close(r.held)
+		if err := <-writing; err == nil {
+			t.Error("Flush succeeds although the database does not answer")
+		}
+		flush(t, l)
+		if n := len(r.all()); n > minutes*101 || n < minutes*100 {
+			t.Errorf("a flood of %d calls wrote %d rows; want 101 a minute at most", minutes*each, n)
+		}
+		if n := r.calls(); n != minutes*each+1 {
+			t.Errorf("entries count %d calls; want %d", n, minutes*each+1)
+		}
+	})
+}
+
+// What waits while the database is away for days is bounded too.
+func TestWaitingIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, project)
+		r.fail(errors.New("away"))
+		const minutes, each = 500, 100
+		for m := range minutes {
+			for i := range each {
+				l.Denied(denial(nil, fmt.Sprintf("10.%d.%d.%d", m/250, m%250, i)))
+			}
+			if m%50 == 0 && l.Flush(t.Context()) == nil {
+				t.Error("Flush succeeds")
+			}
+			pass(t, time.Minute)
+		}
+		r.fail(nil)
+		flush(t, l)
+		if n := len(r.all()); n > 20_000+minutes/60+2 {
+			t.Errorf("%d rows wait; want no more than are kept", n)
+		}
+		if n := r.calls(); n != minutes*each {
+			t.Errorf("entries count %d calls; want %d", n, minutes*each)
+		}
+	})
+}
+
+// Refused calls are written when the database is awake, once their minute is over, and at
+// the end. What cannot be written waits.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, project)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		l.Wake()
+		synctest.Wait()
+		l.Denied(denial(nil, "192.0.2.1"))
+		pass(t, 24*time.Hour)
+		synctest.Wait()
+		if r.written() != 0 {
+			t.Fatalf("%d statements while the database sleeps; want none", r.written())
+		}
+		r.fail(errors.New("away"))
+		l.Wake()
+		synctest.Wait()
+		r.fail(nil)
+		l.Denied(denial(nil, "192.0.2.1"))
+		l.Wake()
+		synctest.Wait()
+		if n := r.calls(); n != 1 || len(r.all()) != 1 {
+			t.Errorf("entries = %+v; want that of the minute that is over", r.all())
+		}
+		stop()
+		if err := <-done; err != nil || r.calls() != 2 {
+			t.Errorf("Run = %v, entries = %+v; want both at the end", err, r.all())
+		}
+		if text := log.String(); strings.Count(text, "will be tried again") != 1 {
+			t.Errorf("log = %s; want that it could not be written", text)
+		}
+	})
+}
+
+// Of several projects, a refused call belongs to those that its caller sees, if these are
+// named. Nothing of an unknown caller shows in a project.
+func TestRefusedCallsOfProjects(t *testing.T) {
+	t.Parallel()
+	all, ab, c := access.Everything("all"), access.Everything("ab"), access.Everything("c")
+	ab.Projects, c.Projects = []mirror.ProjectID{"a", "b"}, []mirror.ProjectID{"c", "removed"}
+	for _, x := range []struct {
+		projects []mirror.ProjectID
+		caller   *access.Caller
+		want     string
+	}{
+		{[]mirror.ProjectID{"a"}, nil, "a"},
+		{[]mirror.ProjectID{"a"}, &all, "a"},
+		{[]mirror.ProjectID{"a"}, &c, "a"},
+		{[]mirror.ProjectID{"a", "b", "c"}, nil, ""},
+		{[]mirror.ProjectID{"a", "b", "c"}, &all, ""},
+		{[]mirror.ProjectID{"a", "b", "c"}, &ab, "ab"},
+		{[]mirror.ProjectID{"a", "b", "c"}, &c, "c"},
+	} {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, x.projects...)
+		l.Denied(denial(x.caller, "192.0.2.1"))
+		flush(t, l)
+		got := r.all()
+		if len(got) != max(1, len(x.want)) {
+			t.Errorf("entries of %+v = %+v; want those of %q", x.caller, got, x.want)
+		}
+		for _, e := range got {
+			if !strings.Contains(x.want, string(e.Project)) || (e.Project == "") != (x.want == "") {
+				t.Errorf("entry of %+v = %+v; want it in %q", x.caller, e, x.want)
+			}
+		}
+	}
+}
+
+// A call that cannot be recorded fails; that its end cannot be recorded is logged.
+func TestCall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, project)
+		e := mirror.AuditEntry{Project: project, Method: "PauseProject", Caller: strings.Repeat("é", 400)}
+		if err := l.Begin(t.Context(), &e); err != nil {
+			t.Fatalf("Begin = %v", err)
+		}
+		begun := r.all()[0]
+		if len(e.ID) != 32 || begun.Calls != 1 || !begun.Time.Equal(time.Now()) || !begun.EndTime.IsZero() ||
+			len(begun.Caller) != 512 {
+			t.Errorf("begun = %+v", begun)
+		}
+		pass(t, time.Second)
+		e.Code = "OK"
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // its client is gone
+		l.End(ctx, e)
+		if got := r.all(); len(got) != 1 || got[0].Calls != 1 || got[0].Code != "OK" ||
+			got[0].EndTime.Sub(got[0].Time) != time.Second {
+			t.Errorf("ended = %+v", got)
+		}
+		r.fail(errors.New("away"))
+		l.End(t.Context(), e)
+		if text := log.String(); !strings.Contains(text, "could not be recorded") ||
+			!strings.Contains(text, "method=PauseProject") {
+			t.Errorf("log = %s; want that the end is missing", text)
+		}
+		again := mirror.AuditEntry{Project: project, Method: "PauseProject"}
+		if err := l.Begin(t.Context(), &again); fault.Of(err).Kind != fault.Unavailable ||
+			fault.Of(err).Reason != fault.ReasonStoreUnavailable {
+			t.Errorf("Begin = %v; want UNAVAILABLE", err)
+		}
+	})
+}
