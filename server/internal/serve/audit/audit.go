@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -67,6 +68,10 @@ type Log struct {
 	waiting  map[refusal]tally
 	// Strangers have a quota of their own, so that they do not hide what callers tried.
 	callers, strangers quota
+	// named are the refusals of a minute, without their projects, that have their place in a
+	// quota: they keep it when they are written and come again.
+	minute time.Time
+	named  map[refusal]bool
 }
 
 // quota is how many entries the refused calls of a minute and of a day have become.
@@ -111,6 +116,7 @@ type tally struct {
 func New(cfg Config) *Log {
 	return &Log{
 		cfg: cfg, wake: make(chan struct{}, 1), flushing: make(chan struct{}, 1), waiting: make(map[refusal]tally),
+		named: make(map[refusal]bool),
 	}
 }
 
@@ -120,13 +126,19 @@ func (l *Log) Denied(d access.Denial) {
 	r := refusal{
 		reason: d.Reason, address: origin(d.Address), method: d.Method, minute: now.UTC().Truncate(time.Minute),
 	}
+	of := &l.strangers
 	if d.Caller != nil {
 		r.caller = d.Caller.Name
+		if d.Caller.Scopes != 0 { // or it is a token of an issuer that anybody may have
+			of = &l.callers
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	r = l.bounded(r, of)
 	for _, r.project = range l.whose(d.Caller) {
-		l.count(r, tally{1, now})
+		was := l.waiting[r]
+		l.waiting[r] = tally{was.calls + 1, latest(was.last, now)}
 	}
 }
 
@@ -154,27 +166,35 @@ func (l *Log) whose(caller *access.Caller) []mirror.ProjectID {
 	case caller == nil || slices.Contains(caller.Projects, access.AnyProject):
 		return []mirror.ProjectID{""}
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(id mirror.ProjectID) bool { return !caller.SeesProject(id) })
+	seen := slices.DeleteFunc(slices.Clone(all), func(id mirror.ProjectID) bool { return !caller.SeesProject(id) })
+	if len(seen) == 0 { // those that its key names are not configured any more, or it names none
+		return []mirror.ProjectID{""}
+	}
+	return seen
 }
 
-// count adds to what waits. The caller holds the lock.
-func (l *Log) count(r refusal, t tally) {
-	if _, known := l.waiting[r]; !known {
-		of := &l.strangers
-		if r.caller != "" {
-			of = &l.callers
-		}
-		inMinute, inDay := of.take(r.minute)
-		full := len(l.waiting) >= maxWaiting
-		if full || !inMinute || !inDay {
-			r.caller, r.address, r.method = "", "", ""
-		}
-		if full || !inDay {
-			r.minute = r.minute.Truncate(time.Hour)
+// bounded returns as what a refusal is counted: with its names as long as the quota has
+// room for it. The caller holds the lock.
+func (l *Log) bounded(r refusal, of *quota) refusal {
+	if r.minute.After(l.minute) {
+		l.minute = r.minute
+		clear(l.named)
+	}
+	full := len(l.waiting) >= maxWaiting
+	inMinute, inDay := true, true
+	if !l.named[r] {
+		inMinute, inDay = of.take(r.minute)
+		if inMinute && inDay {
+			l.named[r] = true
 		}
 	}
-	was := l.waiting[r]
-	l.waiting[r] = tally{was.calls + t.calls, latest(was.last, t.last)}
+	if full || !inMinute || !inDay {
+		r.caller, r.address, r.method = "", "", ""
+	}
+	if full || !inDay {
+		r.minute = r.minute.Truncate(time.Hour)
+	}
+	return r
 }
 
 func latest(a, b time.Time) time.Time {
@@ -271,6 +291,7 @@ func (l *Log) flush(ctx context.Context, before time.Time) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	var failed error
 	for due := l.due(before); len(due) > 0; {
 		n := 0
 		var entries []mirror.AuditEntry // of one project, so of one shard
@@ -279,12 +300,16 @@ func (l *Log) flush(ctx context.Context, before time.Time) error {
 			n++
 		}
 		if err := l.cfg.Store.RecordAudit(ctx, entries...); err != nil {
-			return err
+			failed = errors.Join(failed, err)
+			for n < len(due) && due[n].project == due[0].project { // the shard of another may be there
+				n++
+			}
+		} else {
+			l.written(due[:n])
 		}
-		l.written(due[:n])
 		due = due[n:]
 	}
-	return nil
+	return failed
 }
 
 // due returns the refused calls of the minutes before a time. All replicas write them in

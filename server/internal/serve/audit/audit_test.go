@@ -26,13 +26,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const project = mirror.ProjectID("default")
 
-// rows is the table of the audit. A statement waits for held, if it is set.
+// rows is the table of the audit. A statement waits for held, if it is set, and those of a
+// project fail if it is refused.
 type rows struct {
-	held   chan struct{}
-	mu     sync.Mutex
-	err    error
-	stored map[string]mirror.AuditEntry // by project and id
-	writes int
+	held    chan struct{}
+	refuses mirror.ProjectID
+	mu      sync.Mutex
+	err     error
+	stored  map[string]mirror.AuditEntry // by project and id
+	writes  int
 }
 
 func (r *rows) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error {
@@ -46,8 +48,11 @@ func (r *rows) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) er
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.writes++
-	if r.err != nil {
+	switch {
+	case r.err != nil:
 		return r.err
+	case r.refuses != "" && entries[0].Project == r.refuses:
+		return errors.New("the shard is away")
 	}
 	if r.stored == nil {
 		r.stored = make(map[string]mirror.AuditEntry)
@@ -275,6 +280,8 @@ func TestRefusedCallsOfProjects(t *testing.T) {
 		{[]mirror.ProjectID{"a", "b", "c"}, &all, ""},
 		{[]mirror.ProjectID{"a", "b", "c"}, &ab, "ab"},
 		{[]mirror.ProjectID{"a", "b", "c"}, &c, "c"},
+		{[]mirror.ProjectID{"a", "b", "d"}, &c, ""},
+		{[]mirror.ProjectID{"a", "b", "c"}, &access.Caller{Name: "token without a rule"}, ""},
 	} {
 		var r rows
 		var log bytes.Buffer

@@ -166,3 +166,81 @@ func TestFlushWritesBatches(t *testing.T) {
 		}
 	})
 }
+
+// A token that fits no rule is one that anybody may have: what comes with it hides nothing
+// of those that may do something.
+func TestTokensWithoutARuleHideNoCaller(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, project)
+		anybody, ops := access.Caller{Name: "token without a rule"}, access.Everything("ops")
+		for i := range 500 {
+			l.Denied(denial(&anybody, fmt.Sprintf("10.0.%d.%d", i/250, i%250)))
+		}
+		l.Denied(denial(&ops, "192.0.2.1"))
+		flush(t, l)
+		if n := callsOf(&r, "ops"); n != 1 {
+			t.Errorf("calls of ops = %d; want 1, with its name", n)
+		}
+	})
+}
+
+// Who reads the audit again and again, and who has a key for many projects, takes no more of
+// the quota than others.
+func TestPlaceInTheQuotaIsKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		many := make([]mirror.ProjectID, 50)
+		for i := range many {
+			many[i] = mirror.ProjectID(fmt.Sprint("p", i))
+		}
+		l := newLog(&r, &log, many...)
+		ops := access.Everything("ops")
+		ops.Projects = many
+		const minutes = 40
+		for range minutes * 60 {
+			l.Denied(denial(&ops, "192.0.2.1"))
+			flush(t, l)
+			pass(t, time.Second)
+		}
+		if n := callsOf(&r, "ops"); n != minutes*60*int64(len(many)) {
+			t.Errorf("calls of ops = %d of %d; want all with its name", n, r.calls())
+		}
+	})
+}
+
+func callsOf(r *rows, caller string) (n int64) {
+	for _, e := range r.all() {
+		if e.Caller == caller {
+			n += e.Calls
+		}
+	}
+	return n
+}
+
+// While entries of one project cannot be written, such as on a shard that is away, those of
+// others are.
+func TestFlushGoesOnWithOtherProjects(t *testing.T) {
+	t.Parallel()
+	r := rows{refuses: "a"}
+	var log bytes.Buffer
+	l := newLog(&r, &log, "a", "b")
+	ops := access.Everything("ops")
+	ops.Projects = []mirror.ProjectID{"a", "b"}
+	l.Denied(denial(&ops, "192.0.2.1"))
+	if err := l.Flush(t.Context()); err == nil {
+		t.Error("Flush succeeds; want the error of a")
+	}
+	if got := r.all(); len(got) != 1 || got[0].Project != "b" {
+		t.Errorf("entries = %+v; want that of b", got)
+	}
+	r.refuses = "none"
+	flush(t, l)
+	if n := r.calls(); n != 2 {
+		t.Errorf("entries count %d calls; want 2", n)
+	}
+}

@@ -145,7 +145,12 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 		return nil, err
 	}
 	f := &following{selection: selectionOf(in, req)}
+	// What it costs to find the start counts too.
+	if f.pages, f.leave, err = s.enter(in.caller); err != nil {
+		return nil, err
+	}
 	if f.identity, err = s.identity(ctx, in.project, false); err != nil {
+		f.leave()
 		return nil, err
 	}
 	var after *mirror.Position // now
@@ -160,12 +165,9 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 		*after, err = s.Store.Earliest(ctx)
 	}
 	if err == nil {
-		f.pages, f.leave, err = s.enter(in.caller)
+		f.Follower, err = s.Tailer.Follow(ctx, after)
 	}
 	if err != nil {
-		return nil, changesGone(err)
-	}
-	if f.Follower, err = s.Tailer.Follow(ctx, after); err != nil {
 		f.leave()
 		return nil, changesGone(err)
 	}
