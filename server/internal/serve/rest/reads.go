@@ -330,12 +330,18 @@ func (h *Handler) threads(w http.ResponseWriter, r *request) error {
 			return queryInvalid(err)
 		}
 	}
-	if _, err := h.getRoom(r, r.ids[0]); err != nil {
-		return err
-	}
-	a, err := h.ageOfList(r, mirror.Resource{Room: mirror.RoomID(r.ids[0]), Kind: mirror.KindThread}, "the room's threads")
+	room, err := h.getRoom(r, r.ids[0])
 	if err != nil {
 		return err
+	}
+	const what = "the room's threads"
+	of := mirror.Resource{Room: mirror.RoomID(r.ids[0]), Kind: mirror.KindThread}
+	a, err := h.ageOfList(r, of, what)
+	if err != nil {
+		return err
+	}
+	if a.stale && a.fetched.Before(room.GetCreateTime().AsTime()) { // in a room of that id that was deleted
+		return h.unfetched(r, of, what)
 	}
 	type found struct {
 		id      string

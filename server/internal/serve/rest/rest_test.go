@@ -32,7 +32,11 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rest/query"
 )
 
-var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+var (
+	noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	// early is before the room was created.
+	early = noon.Add(-2 * time.Hour)
+)
 
 // stub is a mirror with one room, "r", with what its fields hold.
 type stub struct {
@@ -126,6 +130,7 @@ func (s *stub) GetRoom(_ context.Context, req *mirrorv1.GetRoomRequest) (*mirror
 	}
 	return &mirrorv1.GetRoomResponse{Room: &mirrorv1.Room{
 		RoomId: "r", SourceJson: []byte(`{"id":"r" }`), Freshness: s.freshness(),
+		CreateTime: timestamppb.New(noon.Add(-time.Hour)),
 	}}, nil
 }
 
@@ -305,6 +310,8 @@ func TestDocumentsThatAreNotThere(t *testing.T) {
 	}
 	failed := &stub{tasks: map[mirror.Resource]mirror.Task{ydoc(""): {State: mirror.TaskFailed}}}
 	waiting := &stub{ydocs: s.ydocs, tasks: map[mirror.Resource]mirror.Task{ydoc("inside"): {State: mirror.TaskWaiting}}}
+	inside := &stub{ydocs: map[string]string{"": parent, "inside": strings.Replace(parent, "inside", "deeper", 1)}}
+	settling := &stub{ydocs: s.ydocs, tasks: map[mirror.Resource]mirror.Task{ydoc(""): {State: mirror.TaskPending}}}
 	many := &stub{ydocs: map[string]string{"": parent}}
 	for i := range mirror.MaxSubdocuments {
 		many.ydocs[fmt.Sprint(i)] = "\x00\x00"
@@ -328,6 +335,9 @@ func TestDocumentsThatAreNotThere(t *testing.T) {
 		{behind, "/v2/rooms/r/ydoc?guid=other", 503, "NOT_MIRRORED_YET"},
 		{behindInside, "/v2/rooms/r/ydoc-binary?guid=other", 503, "NOT_MIRRORED_YET"},
 		{many, "/v2/rooms/r/ydoc-binary?guid=other", 501, "NOT_MIRRORED"},
+		{inside, "/v2/rooms/r/ydoc-binary?guid=deeper", 501, "NOT_MIRRORED"}, // which the one inside names
+		{inside, "/v2/rooms/r/ydoc-binary?guid=other", 200, "\x00\x00"},
+		{settling, "/v2/rooms/r/ydoc-binary?guid=inside", 503, "NOT_MIRRORED_YET"},
 		{&stub{ydocs: map[string]string{"": "\x01\x01\x01"}}, "/v2/rooms/r/ydoc", 501, "NOT_MIRRORED"},
 		{failed, "/v2/rooms/r/ydoc", 501, "NOT_MIRRORED"},
 		{s, "/v2/rooms/r/ydoc-binary?guid=inside", 501, "NOT_MIRRORED"}, // beyond what is mirrored
@@ -370,6 +380,9 @@ func TestListsThatAreNotThere(t *testing.T) {
 	with := func(of mirror.Resource, task mirror.Task) *stub {
 		return &stub{neverEntered: of == users, tasks: map[mirror.Resource]mirror.Task{of: task}}
 	}
+	again := func(state mirror.TaskState) *stub { // of a room that was deleted and created again
+		return with(threads, mirror.Task{State: state, FetchTime: early})
+	}
 	long := "/v2/users/" + strings.Repeat("x", mirror.MaxUserID+1) + "/groups"
 	for _, c := range []struct {
 		stub   *stub
@@ -383,6 +396,8 @@ func TestListsThatAreNotThere(t *testing.T) {
 		{with(threads, mirror.Task{State: mirror.TaskFailed}), "/v2/rooms/r/threads", 501, "NOT_MIRRORED", ""},
 		{with(threads, mirror.Task{State: mirror.TaskRunning, FetchTime: noon}), "/v2/rooms/r/threads", 200, `{"data":[]}`, "1"},
 		{with(threads, mirror.Task{State: mirror.TaskPending}), "/v2/rooms/none/threads", 404, "ROOM_NOT_FOUND", ""},
+		{again(mirror.TaskPending), "/v2/rooms/r/threads", 503, "NOT_MIRRORED_YET", ""},
+		{again(mirror.TaskFailed), "/v2/rooms/r/threads", 501, "NOT_MIRRORED", ""},
 		{&stub{}, "/v2/groups", 200, `{"nextCursor":null,"data":[]}`, ""},
 		{&stub{}, long, 200, `{"nextCursor":null,"data":[]}`, ""},
 		{&stub{fails: absence(fault.ReasonRequestInvalid)}, long, 200, `{"nextCursor":null,"data":[]}`, ""},

@@ -83,13 +83,20 @@ func (h *Handler) emptyYdoc(r *request) (a age, err error) {
 	if err != nil {
 		return a, err
 	}
-	stale, full, err := h.staleYdocs(r)
+	stale, full, guids, err := h.staleYdocs(r)
 	if err != nil {
 		return a, err
 	}
+	if named { // its own fetch is requested by the one of the room's document that comes last
+		root, known, err := h.state(r, of)
+		if err != nil {
+			return a, err
+		}
+		stale = stale || known && root.State != mirror.TaskDone && root.State != mirror.TaskFailed
+	}
 	known := false
 	if of.ID = guid; validGUID(guid) {
-		// What a mirrored document names has a task, also if that document is inside another.
+		// What a document named when it was fetched first has a task, also inside another.
 		var task mirror.Task
 		if task, known, err = h.state(r, of); err != nil {
 			return a, err
@@ -101,10 +108,20 @@ func (h *Handler) emptyYdoc(r *request) (a age, err error) {
 	switch {
 	case known:
 		return a, h.unfetched(r, of, what)
-	case named, full: // beyond what is mirrored
-		return a, never(what)
 	case a.stale, stale: // the newer version may name it
 		return a, notYet(what)
+	case named, full: // beyond what is mirrored
+		return a, never(what)
+	}
+	for _, req.Guid = range guids { // a subdocument that is mirrored may have come to name it
+		named, _, err := h.names(r, req, guid)
+		switch {
+		case absentHere(err): // it was deleted meanwhile
+		case err != nil:
+			return a, err
+		case named:
+			return a, never(what)
+		}
 	}
 	return a, nil
 }
@@ -128,26 +145,28 @@ func (h *Handler) names(r *request, req *mirrorv1.ReadDocumentRequest, guid stri
 var errNoDocument = errors.New("no such document")
 
 // staleYdocs reports whether a newer version of a Yjs document of the room is known, and
-// whether there are so many of them that some may be left out.
-func (h *Handler) staleYdocs(r *request) (stale, full bool, err error) {
-	count := 0
+// whether there are so many of them that some may be left out. It returns the guids of its
+// subdocuments.
+func (h *Handler) staleYdocs(r *request) (stale, full bool, guids []string, err error) {
 	for token := ""; ; {
 		got, err := h.mirror.ListDocuments(r.ctx, &mirrorv1.ListDocumentsRequest{
 			ProjectId: r.project, RoomIdPrefix: r.ids[0], Kind: mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC,
 			PageSize: pageSize, PageToken: token,
 		})
 		if err != nil {
-			return false, false, err
+			return false, false, nil, err
 		}
 		for _, d := range got.GetDocuments() {
 			if d.GetRoomId() != r.ids[0] { // the room comes before those whose ids begin with its id
-				return stale, count > mirror.MaxSubdocuments, nil
+				return stale, len(guids) >= mirror.MaxSubdocuments, guids, nil
 			}
-			count++
+			if d.GetGuid() != "" {
+				guids = append(guids, d.GetGuid())
+			}
 			stale = stale || d.GetFreshness().GetStale()
 		}
 		if token = got.GetNextPageToken(); token == "" {
-			return stale, count > mirror.MaxSubdocuments, nil
+			return stale, len(guids) >= mirror.MaxSubdocuments, guids, nil
 		}
 	}
 }

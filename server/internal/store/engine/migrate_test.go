@@ -62,7 +62,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0017_stop.sql":         "47b522673abac4a8c39231ff9b3f176460a89560f04ba04ab0b950183be8e4f5",
 		"mysql/migrations/0019_audit.sql":        "caef21d9b496695eb24eb8ae753ef6a9b34fa90a2ddb6eaf64c6435d56feabea",
 		"mysql/migrations/0020_thread_index.sql": "cd2a29dd0cda74d80a6a828d9012135ac50ecf28880d6f7a2e53185a538c5e01",
-		"mysql/migrations/0021_audit_rows.sql":   "cdf91c77c4838c06f6179bf346c621e169ba9e9a71fca18a278eae7206576394",
+		"mysql/migrations/0021_audit_rows.sql":   "6512411402911c8a8597b5042b5a01527297e71ec4bae3238bde8cab2b6a3acd",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1

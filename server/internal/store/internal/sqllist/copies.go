@@ -69,17 +69,19 @@ func (r *Reader) copies(ctx context.Context, f store.CopyFilter, prefix string) 
 	}
 	switch f.Kind {
 	case mirror.KindRoom, mirror.KindActiveUsers:
-		shown := "r.delete_time is null"
-		if f.Kind == mirror.KindActiveUsers { // users are a copy once they were fetched; a room is one at once
-			shown += " and s.revision > 0"
-		}
-		head("r.room_id, "+literal(f.Kind)+", ''", "r.epoch", shown)
-		s.add("from mirror_room r\n" + r.state("r", "r.room_id", literal(f.Kind), "''"))
-		if f.Room != "" {
-			s.whereRoom("r", room)
-			s.after([]string{"r.room_id"}, f.AfterRoom).page([]string{"r.room_id"}, f.Limit)
-		} else {
+		// One text for both: users are a copy once they were fetched; a room is one at once.
+		head("r.room_id, "+literal(mirror.KindRoom)+", ''", "r.epoch", "r.delete_time is null and (? or s.revision > 0)",
+			f.Kind == mirror.KindRoom)
+		s.add("from mirror_room r\n"+r.state("r", "r.room_id", "?", "''"), f.Kind)
+		order := []string{"r.room_id"}
+		switch {
+		case f.Room == "":
 			page("r", nil)
+		case r.dialect.Routed:
+			s.whereRoom("r", room).after(order, f.AfterRoom).page(order, f.Limit)
+		default: // the text of the list, from this room to this room
+			s.where("r.project_id = ?", f.Project).where("r.room_id >= ? and r.room_id <= ?", f.Room, f.Room).
+				after(order, f.AfterRoom).page(order, f.Limit)
 		}
 	case mirror.KindStorage, mirror.KindYdoc:
 		head("d.room_id, d.kind, d.resource_id", "d.epoch", shown("d", "", "?"), false)
@@ -102,6 +104,9 @@ func (r *Reader) copies(ctx context.Context, f store.CopyFilter, prefix string) 
 		var shown int
 		c.Kind, c.Resource.Project = mirror.ChangeUpserted, f.Project
 		err := row.Scan(&c.Resource.Room, &c.Resource.Kind, &c.Resource.ID, &c.Epoch, &c.Number, &shown)
+		if single {
+			c.Resource.Kind = f.Kind
+		}
 		c.Bucket, c.shown = c.Resource.Bucket(), shown == 1
 		return err
 	})

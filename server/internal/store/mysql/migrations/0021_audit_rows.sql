@@ -29,5 +29,6 @@ create table if not exists mirror_audit (
     key mirror_audit_by_method (project_id, denied, method, call_time desc, entry_id),
     key mirror_audit_by_caller (project_id, denied, caller, call_time desc, entry_id),
     key mirror_audit_by_caller_method (project_id, denied, caller, method, call_time desc, entry_id)
-) engine = InnoDB default character set utf8mb4 collate utf8mb4_bin
+) engine = InnoDB default character set utf8mb4 collate utf8mb4_bin;
+alter table mirror_audit
     comment = 'a row for each call that changes something for operators, and for the refused calls of a minute';
