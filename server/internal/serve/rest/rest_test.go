@@ -664,3 +664,14 @@ func TestThreadsByQuery(t *testing.T) {
 		}
 	}
 }
+
+// A write is refused as one, whoever may do what, and nothing is asked of the mirror.
+func TestWritesAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"/v2/rooms/r/threads", "/v2/rooms/r/storage", "/v2/groups"} {
+		w := call(serve(&stub{fails: status.Error(codes.Internal, "it was asked")}), http.MethodPost, path, "{}")
+		if w.Code != http.StatusMethodNotAllowed || !strings.Contains(w.Body.String(), `"error":"READ_ONLY_MIRROR"`) {
+			t.Errorf("POST %s = %d %s; want 405 READ_ONLY_MIRROR", path, w.Code, w.Body)
+		}
+	}
+}
