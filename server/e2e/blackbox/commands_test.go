@@ -176,7 +176,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("the demo does not print %q:\n%s", want, all)
 		}
 	}
-	for _, bad := range []string{"not seen", "cause=", "\x1b", "1 comments"} {
+	for _, bad := range []string{"not seen", "cause=", "\x1b", " 1 comments"} {
 		if strings.Contains(all, bad) {
 			t.Errorf("the demo prints %q:\n%s", bad, all)
 		}
