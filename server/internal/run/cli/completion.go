@@ -46,7 +46,7 @@ complete -c ` + app.Name + ` -f
 	}
 	return `_liveblocks_mirror() {
   local given= words= word # not path, which is PATH in zsh
-  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+  for word in "${COMP_WORDS[@]:1:$((COMP_CWORD - 1))}"; do # zsh takes ":C" for a modifier
     [[ $word == -* ]] || given="${given:+$given }$word"
   done
   case "$given" in
