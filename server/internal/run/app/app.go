@@ -174,7 +174,7 @@ func (a *App) build(ctx context.Context, version string) error {
 	a.metrics.Read(metrics.Sources{
 		Ready: func() bool { ok, _ := a.status.ready(); return ok }, Refused: guard.Refused, Pools: a.db.store.Pools,
 		MemoryUsed: budget.Used, Memory: budget.Size(),
-		Projects: a.projects.measured(), Retention: all.old,
+		Projects: a.projects.measured(), Retention: all.old, Spans: a.traces.Spans,
 	})
 
 	a.services = rpc.New(rpc.Config{

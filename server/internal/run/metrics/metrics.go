@@ -44,6 +44,8 @@ type Sources struct {
 	Projects []Source
 	// Retention says what became of old rows.
 	Retention Retention
+	// Spans counts spans of traces by what became of them; nil if nothing is traced.
+	Spans func() map[string]int64
 }
 
 // Retention says what became of the old rows of a project, and of the entries of the feed.
@@ -241,6 +243,17 @@ func (m *Metrics) defineRead() {
 		})
 	m.definePools()
 	m.defineRetention()
+	m.read(counter, "mirror_trace_spans_total",
+		"Spans of traces that were `sent` to the collector, that could not be sent (`failed`), or that were `dropped` "+
+			"because they are not sent as fast as they are made. Absent if nothing is traced.",
+		[]string{"result"}, func(emit func(float64, ...string)) {
+			if m.sources.Spans == nil {
+				return
+			}
+			for result, n := range m.sources.Spans() {
+				emit(float64(n), result)
+			}
+		})
 	m.read(gauge, "mirror_document_memory_bytes", "Memory for responses and documents in work, and what of it is used.",
 		[]string{"state"}, func(emit func(float64, ...string)) {
 			if m.sources.MemoryUsed != nil {

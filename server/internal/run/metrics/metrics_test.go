@@ -45,6 +45,7 @@ func everything() *Metrics {
 			return []store.Pool{{Use: "work", Max: 9, InUse: 2, Idle: 1, Waits: 4, Waited: 3 * time.Second}}
 		},
 		MemoryUsed: func() int64 { return 1 }, Memory: 2, Retention: retained{},
+		Spans: func() map[string]int64 { return map[string]int64{"sent": 5, "failed": 0, "dropped": 1} },
 	}
 	for _, id := range []mirror.ProjectID{"a", "b"} {
 		s.Projects = append(s.Projects, Source{

@@ -5,9 +5,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -25,6 +28,7 @@ import (
 type Traces struct {
 	tracer   *tracing.Tracer
 	provider *sdktrace.TracerProvider
+	spans    *spans
 	log      *slog.Logger
 }
 
@@ -42,7 +46,8 @@ func Start(ctx context.Context, cfg config.Traces, version string, log *slog.Log
 	// The exporter reads its variables itself, and its own log would print those that it
 	// cannot read, with the credentials in them.
 	otel.SetLogger(logr.Discard())
-	otel.SetErrorHandler(&reporter{ctx: context.WithoutCancel(ctx), log: log, now: time.Now})
+	lasting := context.WithoutCancel(ctx)
+	otel.SetErrorHandler(&reporter{ctx: lasting, log: log, now: time.Now})
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint), otlptracehttp.WithHeaders(headers))
 	if err != nil {
 		return nil, fmt.Errorf("send traces: %w", err)
@@ -53,14 +58,88 @@ func Start(ctx context.Context, cfg config.Traces, version string, log *slog.Log
 		return nil, &config.Error{Setting: "OTEL_RESOURCE_ATTRIBUTES", Problem: fmt.Sprintf(
 			"cannot be used: %v; it must look like deployment.environment.name=production,team=docs", err)}
 	}
+	sent := &spans{full: reporter{ctx: lasting, log: log, now: time.Now}}
+	queue := sdktrace.NewBatchSpanProcessor(counting{exporter, sent})
 	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter), sdktrace.WithResource(about), sdktrace.WithSampler(followed{sampler(cfg)}),
+		sdktrace.WithSpanProcessor(bounded{queue, sent, queueSize()}), sdktrace.WithResource(about),
+		sdktrace.WithSampler(followed{sampler(cfg)}),
 	)
 	log.InfoContext(ctx, "traces are on", slog.String("sampler", cfg.Sampler), slog.Bool("ids", cfg.TraceIDs))
 	return &Traces{
 		tracer:   &tracing.Tracer{Tracer: provider.Tracer(tracing.Name), IDs: cfg.TraceIDs},
-		provider: provider, log: log,
+		provider: provider, spans: sent, log: log,
 	}, nil
+}
+
+// Spans returns how many spans were sent, could not be sent, and were dropped because too
+// many waited; nil if t is.
+func (t *Traces) Spans() map[string]int64 {
+	if t == nil {
+		return nil
+	}
+	return map[string]int64{
+		"sent": t.spans.sent.Load(), "failed": t.spans.failed.Load(), "dropped": t.spans.dropped.Load(),
+	}
+}
+
+// spans counts those that have ended and are traced, by what became of them.
+type spans struct {
+	waiting, sent, failed, dropped atomic.Int64
+	full                           reporter
+}
+
+// queueSize is how many spans wait to be sent: the SDK has the same variable and default.
+func queueSize() int64 {
+	if n, err := strconv.ParseInt(os.Getenv("OTEL_BSP_MAX_QUEUE_SIZE"), 10, 32); err == nil && n > 0 {
+		return n
+	}
+	return sdktrace.DefaultMaxQueueSize
+}
+
+// bounded hands spans to the queue of the SDK while it has room, and counts the others: the
+// SDK would drop them without a sign.
+type bounded struct {
+	sdktrace.SpanProcessor
+
+	spans *spans
+	size  int64
+}
+
+// OnEnd is part of [sdktrace.SpanProcessor].
+func (b bounded) OnEnd(s sdktrace.ReadOnlySpan) {
+	if !s.SpanContext().IsSampled() {
+		return
+	}
+	if b.spans.waiting.Add(1) <= b.size {
+		b.SpanProcessor.OnEnd(s)
+		return
+	}
+	b.spans.waiting.Add(-1)
+	dropped := b.spans.dropped.Add(1)
+	if full := &b.spans.full; full.due() {
+		full.log.WarnContext(full.ctx, "spans are dropped, because they are not sent as fast as they are made",
+			slog.Int64("dropped", dropped))
+	}
+}
+
+// counting counts what leaves the queue.
+type counting struct {
+	sdktrace.SpanExporter
+
+	spans *spans
+}
+
+// ExportSpans is part of [sdktrace.SpanExporter].
+func (c counting) ExportSpans(ctx context.Context, list []sdktrace.ReadOnlySpan) error {
+	n := int64(len(list))
+	c.spans.waiting.Add(-n)
+	err := c.SpanExporter.ExportSpans(ctx, list)
+	if err != nil {
+		c.spans.failed.Add(n)
+	} else {
+		c.spans.sent.Add(n)
+	}
+	return err
 }
 
 // Tracer returns the tracer for all parts of the service, nil if t is.
@@ -137,16 +216,21 @@ type reporter struct {
 
 // Handle is part of [otel.ErrorHandler].
 func (r *reporter) Handle(err error) {
-	r.mu.Lock()
-	now := r.now()
-	due := !now.Before(r.next)
-	if due {
-		r.next = now.Add(time.Minute)
-	}
-	r.mu.Unlock()
-	if due {
+	if r.due() {
 		r.log.WarnContext(r.ctx, "traces are not delivered", slog.String("error", text(err)))
 	}
+}
+
+// due reports whether a minute has passed since the last line.
+func (r *reporter) due() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if now.Before(r.next) {
+		return false
+	}
+	r.next = now.Add(time.Minute)
+	return true
 }
 
 // maxText is the maximum size of an error in the log, in bytes.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,6 +31,24 @@ func start(t *testing.T, log *slog.Logger, h http.HandlerFunc) *Traces {
 		t.Fatal(err)
 	}
 	return traces
+}
+
+// lines is a log that may be written at any time.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // span makes one span.
@@ -125,4 +144,49 @@ func TestDiscardEndsTheWorker(t *testing.T) {
 		t.Error("the worker has not ended")
 	}
 	(*Traces)(nil).Discard(ctx)
+}
+
+// What becomes of each span is counted. Those that find the queue full are told, once a
+// minute.
+func TestDroppedSpansAreCounted(t *testing.T) {
+	t.Parallel()
+	const made = 6000
+	release := make(chan struct{})
+	var log lines // errors of all exporters of the process come to the latest
+	traces := start(t, slog.New(slog.NewTextHandler(&log, nil)), func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release: // until then, it hangs
+		case <-r.Context().Done():
+		}
+	})
+	for range made {
+		span(t, traces.Tracer())
+	}
+	held := traces.Spans()
+	// Some were taken from the queue to be sent.
+	if n := held["dropped"]; n < made-2*2048 || n > made-2048 || held["sent"]+held["failed"] != 0 {
+		t.Errorf("spans while the collector hangs = %v; want all dropped that the queue has no room for", held)
+	}
+	close(release)
+	traces.Stop(t.Context())
+	if got := traces.Spans(); got["dropped"] != held["dropped"] || got["sent"] != made-got["dropped"] || got["failed"] != 0 {
+		t.Errorf("spans = %v; want the others sent", got)
+	}
+	if n := strings.Count(log.String(), "spans are dropped"); n != 1 {
+		t.Errorf("log = %s; want one line about it", log.String())
+	}
+
+	refused := start(t, slog.New(slog.DiscardHandler), func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+	})
+	for range 3 {
+		span(t, refused.Tracer())
+	}
+	refused.Stop(t.Context())
+	if got := refused.Spans(); got["failed"] != 3 || got["sent"] != 0 {
+		t.Errorf("spans that the collector refuses = %v; want 3 failed", got)
+	}
+	if got := (*Traces)(nil).Spans(); got != nil {
+		t.Errorf("spans without traces = %v; want none", got)
+	}
 }
