@@ -47,6 +47,7 @@ type events struct {
 	pins    int
 	// replays are the sizes of all batches that were replayed.
 	replays []int
+	looks   int
 	// locked are the rooms whose states another session has locked.
 	locked map[mirror.RoomID]bool
 	// away are the rooms whose shard does not answer.
@@ -189,6 +190,7 @@ func (e *events) Events(ctx context.Context, f store.EventFilter) (list []mirror
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.looks++
 	order := func(a, b mirror.Event) int {
 		if c := b.ReceiveTime.Compare(a.ReceiveTime); c != 0 {
 			return c

@@ -242,11 +242,7 @@ func (l *Ledger) Pin(ctx context.Context, project mirror.ProjectID, id string) (
 		var batch []mirror.Delivery
 		for i, e := range events {
 			if e.Outcome == mirror.OutcomeForeignProject && e.LiveblocksProject == id {
-				found, err := l.cfg.Store.EventOf(ctx, project, e.Room, e.ID)
-				if errors.Is(err, store.ErrNotFound) { // an older version has written it to another bucket
-					found, err = l.cfg.Store.Event(ctx, project, e.ID)
-				}
-				if e = found; err != nil {
+				if e, err = l.whole(ctx, e); err != nil {
 					return takenUp, fmt.Errorf("read an event that was set aside: %w", err)
 				}
 				batch = append(batch, webhook.Decode(project, e.ID, e.Payload, e.SendTime, e.ReceiveTime))
@@ -265,4 +261,13 @@ func (l *Ledger) Pin(ctx context.Context, project mirror.ProjectID, id string) (
 		last := events[len(events)-1]
 		filter.AfterTime, filter.AfterID = last.ReceiveTime, last.ID
 	}
+}
+
+// whole reads an event of a list with its body.
+func (l *Ledger) whole(ctx context.Context, e mirror.Event) (mirror.Event, error) {
+	found, err := l.cfg.Store.EventOf(ctx, e.Project, e.Room, e.ID)
+	if errors.Is(err, store.ErrNotFound) { // an older version has written it to another bucket
+		found, err = l.cfg.Store.Event(ctx, e.Project, e.ID)
+	}
+	return found, err
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,6 +17,10 @@ import (
 // replayBatch is how many events, of up to 1 MiB each, are read at once and replayed in
 // one transaction.
 const replayBatch = 50
+
+// replayLook is how many events are looked for at once, without their bodies, where a look
+// reads all that are in some rooms.
+const replayLook = 5000
 
 // Replay says which events to replay.
 type Replay struct {
@@ -50,6 +55,9 @@ func (l *Ledger) Replay(ctx context.Context, r Replay, report func(Replayed) err
 	}
 	var done Replayed
 	filter := r.Filter
+	if filter.Rooms != nil && filter.Room == "" && filter.User == "" {
+		return l.replayOfRooms(ctx, r, report)
+	}
 	for left := filter.Limit; left > 0; left -= replayBatch {
 		filter.Limit = min(left, replayBatch)
 		events, err := l.cfg.Store.Events(ctx, filter)
@@ -62,6 +70,49 @@ func (l *Ledger) Replay(ctx context.Context, r Replay, report func(Replayed) err
 		}
 		if err := report(done); err != nil || !done.Left {
 			return err
+		}
+		filter.AfterTime, filter.AfterID = done.LastTime, done.LastID
+	}
+	return nil
+}
+
+// replayOfRooms is for prefixes of rooms, whose events no index has by time: each page reads
+// all of them, so it takes large pages, and then each event by its key.
+func (l *Ledger) replayOfRooms(ctx context.Context, r Replay, report func(Replayed) error) error {
+	var done Replayed
+	filter := r.Filter
+	filter.NoPayload = true
+	for left, more := filter.Limit, true; left > 0 && more; left -= replayLook {
+		filter.Limit = min(left, replayLook)
+		found, err := l.cfg.Store.Events(ctx, filter)
+		if err != nil {
+			return fmt.Errorf("look for events to replay: %w", err)
+		}
+		more = len(found) == filter.Limit
+		parts := slices.Collect(slices.Chunk(found, replayBatch))
+		if len(parts) == 0 {
+			return report(done)
+		}
+		for i, part := range parts {
+			var events []mirror.Event
+			for _, e := range part {
+				e, err := l.whole(ctx, e)
+				switch {
+				case errors.Is(err, store.ErrNotFound): // its time is over
+				case err != nil:
+					return fmt.Errorf("read an event to replay: %w", err)
+				default:
+					events = append(events, e)
+				}
+			}
+			if err := l.replay(ctx, events, r.DryRun, &done); err != nil {
+				return err
+			}
+			last := part[len(part)-1]
+			done.LastTime, done.LastID, done.Left = last.ReceiveTime, last.ID, more || i < len(parts)-1
+			if err := report(done); err != nil {
+				return err
+			}
 		}
 		filter.AfterTime, filter.AfterID = done.LastTime, done.LastID
 	}

@@ -69,6 +69,30 @@ func TestReplay(t *testing.T) {
 		if got, _ := b.replay(l, whole); got.Read != n+3-replayBatch-1 {
 			b.Fatalf("Replay of the rest = %+v", got)
 		}
+		// Of some rooms all are looked for at once: each look reads all that are in them.
+		ofRooms := Replay{Filter: store.EventFilter{Limit: 1000, Rooms: store.Prefixes{
+			"room-1", "room-2", "room-3", "room-4", "room-5",
+		}}}
+		seen := int64(0)
+		for _, d := range b.events.stored {
+			if ofRooms.Filter.Rooms.Select(d.Event.Room) {
+				seen++
+			}
+		}
+		looks := b.events.looks
+		if got, reports := b.replay(l, ofRooms); got != (Replayed{Read: seen, Replayed: seen - 1, Skipped: 1}) || seen <= replayBatch ||
+			reports < 2 || b.events.looks != looks+1 {
+			b.Fatalf("Replay of some rooms = %+v in %d parts and %d looks; want %d events by one look", got, reports,
+				b.events.looks-looks, seen)
+		}
+		ofRooms.Filter.Limit = replayBatch + 1
+		if got, _ := b.replay(l, ofRooms); got.Read != replayBatch+1 || !got.Left {
+			b.Fatalf("Replay of a part of some rooms = %+v; want %d events, and more left", got, replayBatch+1)
+		}
+		ofRooms.Filter.Rooms = store.Prefixes{}
+		if got, reports := b.replay(l, ofRooms); got != (Replayed{}) || reports != 1 {
+			b.Fatalf("Replay of no room = %+v in %d parts; want nothing", got, reports)
+		}
 		// Each by its id, of the rooms that are seen.
 		byID := Replay{IDs: []string{"msg_1", "msg_2", "msg_other"}}
 		if got, _ := b.replay(l, byID); got != (Replayed{Read: 3, Replayed: 2, Skipped: 1}) {
