@@ -1,7 +1,8 @@
 // Package audit records who has changed something for operators, and who was refused.
 //
-// A call is recorded before it does anything, and again when it has ended. One that cannot
-// be recorded is not made. Refused calls are counted in memory, by reason, caller, address
+// A call is recorded before it does anything, and again when it has ended. One that changes
+// something and cannot be recorded is not made. Nobody waits for the record of an end: it
+// waits in memory, and is tried until the database takes it or the service stops. Refused calls are counted in memory, by reason, caller, address
 // and minute, because anybody can make any number of them: they cost no statement each, and
 // do not wake a database that sleeps. They are written when the service has looked for work
 // anyway, when somebody asks for the audit, and at the end.
@@ -37,6 +38,10 @@ const (
 	// maxWaiting is how many entries wait to be written. Beyond it, calls are counted like
 	// those beyond maxPerDay.
 	maxWaiting = 20_000
+	// maxEnds is how many ends of calls wait to be written. Further ones are in the log only.
+	maxEnds = 10_000
+	// retryEnds is the time until ends that could not be written are tried again.
+	retryEnds = 10 * time.Second
 	// maxName is the longest name of a caller that is stored, in bytes.
 	maxName = 512
 	// batchRows is the maximum number of entries of a statement.
@@ -60,12 +65,16 @@ type Config struct {
 
 // Log records calls.
 type Log struct {
-	cfg  Config
-	wake chan struct{}
+	cfg   Config
+	wake  chan struct{}
+	ended chan struct{} // tells Run of new ends
 
 	flushing chan struct{} // holds an element while somebody writes
 	mu       sync.Mutex
 	waiting  map[refusal]tally
+	// ends are the ends of calls that wait to be written; stopped means that Run has ended.
+	ends    []mirror.AuditEntry
+	stopped bool
 	// Strangers have a quota of their own, so that they do not hide what callers tried.
 	callers, strangers quota
 	// named are the refusals of a minute, without their projects, that have their place in a
@@ -115,8 +124,8 @@ type tally struct {
 // New returns a Log.
 func New(cfg Config) *Log {
 	return &Log{
-		cfg: cfg, wake: make(chan struct{}, 1), flushing: make(chan struct{}, 1), waiting: make(map[refusal]tally),
-		named: make(map[refusal]bool),
+		cfg: cfg, wake: make(chan struct{}, 1), ended: make(chan struct{}, 1), flushing: make(chan struct{}, 1),
+		waiting: make(map[refusal]tally), named: make(map[refusal]bool),
 	}
 }
 
@@ -204,8 +213,9 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// Begin records that a call begins, and sets the id of the entry. If that fails, the call
-// must not be made.
+// Begin records that a call begins, and sets the id of the entry. If that fails, a call that
+// changes something must not be made. Whether there is an entry then is not known, so
+// [Log.End] must follow in any case: otherwise it could stand as that of a call that goes on.
 func (l *Log) Begin(ctx context.Context, e *mirror.AuditEntry) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -220,16 +230,70 @@ func (l *Log) Begin(ctx context.Context, e *mirror.AuditEntry) error {
 	return nil
 }
 
-// End records how a call has ended.
+// End has it recorded how a call has ended, and does not wait for that.
 func (l *Log) End(ctx context.Context, e mirror.AuditEntry) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-	defer cancel()
-	e.EndTime, e.Calls = l.cfg.Now(), 0 // it is counted
-	if err := l.cfg.Store.RecordAudit(ctx, e); err != nil {
-		l.cfg.Logger.WarnContext(ctx, "how a call ended could not be recorded in the audit",
-			slog.String("method", e.Method), slog.String("code", e.Code), slog.String("request_id", e.RequestID),
-			slog.Any("error", err))
+	e.EndTime, e.Calls = l.cfg.Now(), 1
+	l.mu.Lock()
+	stopped, full := l.stopped, len(l.ends) >= maxEnds
+	if !stopped && !full {
+		l.ends = append(l.ends, e)
 	}
+	l.mu.Unlock()
+	switch {
+	case stopped: // nobody else writes any more
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+		defer cancel()
+		if err := l.cfg.Store.RecordAudit(ctx, e); err != nil {
+			l.lost(ctx, e, err)
+		}
+	case full:
+		l.lost(ctx, e, errTooMany)
+	default:
+		select {
+		case l.ended <- struct{}{}:
+		default:
+		}
+	}
+}
+
+var errTooMany = errors.New("too many wait to be recorded")
+
+// lost tells of an end that will not be recorded.
+func (l *Log) lost(ctx context.Context, e mirror.AuditEntry, err error) {
+	l.cfg.Logger.WarnContext(ctx, "how a call ended could not be recorded in the audit",
+		slog.String("method", e.Method), slog.String("code", e.Code), slog.String("request_id", e.RequestID),
+		slog.Any("error", err))
+}
+
+// writeEnds writes the ends that wait. What cannot be written waits on.
+func (l *Log) writeEnds(ctx context.Context) error {
+	l.mu.Lock()
+	due := slices.Clone(l.ends)
+	l.mu.Unlock()
+	var failed error
+	written := make(map[string]bool)
+	slices.SortStableFunc(due, func(a, b mirror.AuditEntry) int { return cmp.Compare(a.Project, b.Project) })
+	for len(due) > 0 {
+		n := 0 // entries of one project, so of one shard
+		for n < len(due) && n < batchRows && due[n].Project == due[0].Project {
+			n++
+		}
+		if err := l.cfg.Store.RecordAudit(ctx, due[:n]...); err != nil {
+			failed = errors.Join(failed, err)
+			for n < len(due) && due[n].Project == due[0].Project { // the shard of another may be there
+				n++
+			}
+		} else {
+			for _, e := range due[:n] {
+				written[e.ID] = true
+			}
+		}
+		due = due[n:]
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ends = slices.DeleteFunc(l.ends, func(e mirror.AuditEntry) bool { return written[e.ID] })
+	return failed
 }
 
 // cut shortens a name to what is stored.
@@ -243,19 +307,52 @@ func (l *Log) Wake() {
 	}
 }
 
-// Run writes the refused calls of past minutes when the database is awake, and at the end
-// all of them.
+// Run writes the ends of calls, the refused calls of past minutes when the database is awake,
+// and at the end all of them.
 func (l *Log) Run(ctx context.Context) error {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-			defer cancel()
-			l.tell(last, l.flush(last, l.cfg.Now().Add(time.Hour)))
+			l.stop(context.WithoutCancel(ctx))
 			return nil
 		case <-l.wake:
 			l.tell(ctx, l.flush(ctx, l.cfg.Now().UTC().Truncate(time.Minute)))
+		case <-l.ended:
+			l.runEnds(ctx, retry)
+		case <-retry.C:
+			l.runEnds(ctx, retry)
 		}
+	}
+}
+
+// runEnds writes the ends that wait, and has it tried again later if that fails.
+func (l *Log) runEnds(ctx context.Context, retry *time.Timer) {
+	within, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := l.writing(within, l.writeEnds); err != nil && ctx.Err() == nil {
+		l.cfg.Logger.WarnContext(ctx, "how calls ended could not be recorded in the audit, will be tried again",
+			slog.Any("error", err))
+		retry.Reset(retryEnds)
+	}
+}
+
+// stop writes what waits, and tells what it could not write of calls that were made.
+func (l *Log) stop(ctx context.Context) {
+	within, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	l.mu.Lock()
+	l.stopped = true
+	l.mu.Unlock()
+	err := l.flush(within, l.cfg.Now().Add(time.Hour))
+	l.tell(ctx, err)
+	l.mu.Lock()
+	left := l.ends
+	l.ends = nil
+	l.mu.Unlock()
+	for _, e := range left {
+		l.lost(ctx, e, err)
 	}
 }
 
@@ -266,7 +363,7 @@ func (l *Log) tell(ctx context.Context, err error) {
 	}
 }
 
-// Flush writes all refused calls that wait, for a short time at most: it is for those who
+// Flush writes all ends and refused calls that wait, for a short time at most: it is for those who
 // read the audit, and they can do without. That the caller goes away does not end it, because
 // whether a statement that was cut off has counted is not known.
 func (l *Log) Flush(ctx context.Context) error {
@@ -282,15 +379,26 @@ type waits struct {
 	entry mirror.AuditEntry
 }
 
-// flush writes the refused calls of the minutes before a time. What cannot be written
-// waits on, as it is.
-func (l *Log) flush(ctx context.Context, before time.Time) error {
+// writing has only one write at a time.
+func (l *Log) writing(ctx context.Context, write func(ctx context.Context) error) error {
 	select {
 	case l.flushing <- struct{}{}:
 		defer func() { <-l.flushing }()
+		return write(ctx)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// flush writes the ends of calls, and the refused calls of the minutes before a time. What
+// cannot be written waits on, as it is.
+func (l *Log) flush(ctx context.Context, before time.Time) error {
+	return l.writing(ctx, func(ctx context.Context) error {
+		return errors.Join(l.writeEnds(ctx), l.writeDenied(ctx, before))
+	})
+}
+
+func (l *Log) writeDenied(ctx context.Context, before time.Time) error {
 	var failed error
 	for due := l.due(before); len(due) > 0; {
 		n := 0

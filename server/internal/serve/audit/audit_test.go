@@ -59,7 +59,11 @@ func (r *rows) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) er
 	}
 	for _, e := range entries {
 		key := string(e.Project) + " " + e.ID
-		e.Calls += r.stored[key].Calls
+		if was, ok := r.stored[key]; ok && e.Denied {
+			e.Calls += was.Calls
+		} else if ok {
+			e.Calls = was.Calls
+		}
 		r.stored[key] = e
 	}
 	return nil
@@ -300,13 +304,133 @@ func TestRefusedCallsOfProjects(t *testing.T) {
 	}
 }
 
-// A call that cannot be recorded fails; that its end cannot be recorded is logged.
+// runs runs a log, and returns what stops it.
+func runs(t *testing.T, l *audit.Log) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v; want no error", err)
+		}
+	}
+}
+
+// Nobody waits for the record of how a call ended. It is tried until the database takes it.
+func TestEndsWaitForTheDatabase(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, project)
+		stop := runs(t, l)
+		var calls [3]mirror.AuditEntry
+		for i := range calls {
+			calls[i] = mirror.AuditEntry{Project: project, Method: "PauseProject"}
+			if err := l.Begin(t.Context(), &calls[i]); err != nil {
+				t.Fatalf("Begin = %v", err)
+			}
+		}
+		r.held = make(chan struct{}) // the database hangs
+		begun := time.Now()
+		for _, e := range calls {
+			e.Code = "OK"
+			l.End(t.Context(), e)
+		}
+		if took := time.Since(begun); took != 0 {
+			t.Errorf("End waits %v for a database that hangs", took)
+		}
+		pass(t, time.Minute)
+		for _, e := range r.all() {
+			if e.Code != "" {
+				t.Errorf("entry = %+v; want no end yet", e)
+			}
+		}
+		close(r.held)
+		pass(t, time.Minute)
+		for _, e := range r.all() {
+			if e.Code != "OK" || e.Calls != 1 || !e.EndTime.Equal(begun) {
+				t.Errorf("entry = %+v; want that it ended well at %v", e, begun)
+			}
+		}
+		if n := r.written(); len(r.all()) != 3 || n != 4 {
+			t.Errorf("%d entries by %d statements; want 3 calls, and their ends together", len(r.all()), n)
+		}
+		if text := log.String(); !strings.Contains(text, "how calls ended could not be recorded in the audit, will be") {
+			t.Errorf("log = %s; want that ends wait", text)
+		}
+		// With nothing to write there is no statement.
+		pass(t, time.Hour)
+		if n := r.written(); n != 4 {
+			t.Errorf("statements within an idle hour = %d; want none", n-4)
+		}
+		stop()
+	})
+}
+
+// Those who read the audit see how calls ended that wait, and what is left at the end is told.
+func TestEndsAreNotLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, project)
+		end := func(method string) {
+			t.Helper()
+			e := mirror.AuditEntry{Project: project, Method: method}
+			if err := l.Begin(t.Context(), &e); err != nil {
+				t.Fatalf("Begin = %v", err)
+			}
+			e.Code = "OK"
+			l.End(t.Context(), e)
+		}
+		end("PauseProject")
+		flush(t, l)
+		if got := r.all(); len(got) != 1 || got[0].Code != "OK" {
+			t.Errorf("entries = %+v; want the end of the call", got)
+		}
+		stop := runs(t, l)
+		synctest.Wait()
+		r.fail(errors.New("away"))
+		l.End(t.Context(), mirror.AuditEntry{Project: project, ID: "x", Method: "ResumeProject", Code: "INTERNAL"})
+		pass(t, time.Minute)
+		stop()
+		if text := log.String(); !strings.Contains(text, "how a call ended could not be recorded") ||
+			!strings.Contains(text, "method=ResumeProject code=INTERNAL") {
+			t.Errorf("log = %s; want that the end is missing", text)
+		}
+		// What ends later is written at once.
+		r.fail(nil)
+		end("RetryTask")
+		for _, e := range r.all() {
+			if e.Code != "OK" {
+				t.Errorf("entry = %+v; want its end", e)
+			}
+		}
+		// Without a bound, a database that is away for long would fill the memory.
+		log.Reset()
+		r.fail(errors.New("away"))
+		l = newLog(&r, &log, project)
+		for i := range 10_001 {
+			l.End(t.Context(), mirror.AuditEntry{Project: project, ID: fmt.Sprint(i), Method: "RequestSync", Code: "OK"})
+		}
+		if n := strings.Count(log.String(), "how a call ended could not be recorded"); n != 1 {
+			t.Errorf("%d ends are told; want the one beyond the bound", n)
+		}
+	})
+}
+
+// A call that cannot be recorded fails, and does not stand as one that goes on.
 func TestCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
 		var log bytes.Buffer
 		l := newLog(&r, &log, project)
+		defer runs(t, l)()
 		e := mirror.AuditEntry{Project: project, Method: "PauseProject", Caller: strings.Repeat("é", 400)}
 		if err := l.Begin(t.Context(), &e); err != nil {
 			t.Fatalf("Begin = %v", err)
@@ -321,20 +445,23 @@ func TestCall(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel() // its client is gone
 		l.End(ctx, e)
+		synctest.Wait()
 		if got := r.all(); len(got) != 1 || got[0].Calls != 1 || got[0].Code != "OK" ||
 			got[0].EndTime.Sub(got[0].Time) != time.Second {
 			t.Errorf("ended = %+v", got)
 		}
 		r.fail(errors.New("away"))
-		l.End(t.Context(), e)
-		if text := log.String(); !strings.Contains(text, "could not be recorded") ||
-			!strings.Contains(text, "method=PauseProject") {
-			t.Errorf("log = %s; want that the end is missing", text)
-		}
 		again := mirror.AuditEntry{Project: project, Method: "PauseProject"}
 		if err := l.Begin(t.Context(), &again); fault.Of(err).Kind != fault.Unavailable ||
 			fault.Of(err).Reason != fault.ReasonStoreUnavailable {
 			t.Errorf("Begin = %v; want UNAVAILABLE", err)
+		}
+		again.Code = "UNAVAILABLE"
+		l.End(t.Context(), again)
+		r.fail(nil)
+		pass(t, time.Minute)
+		if n := len(r.all()); n != 2 {
+			t.Errorf("entries = %d; want that of the call that was not made too", n)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"log/slog"
 	"path"
 	"strings"
 
@@ -20,9 +21,10 @@ import (
 
 // Auditor records what operators do.
 type Auditor interface {
-	// Begin records that a call begins. If that fails, the call is not made.
+	// Begin records that a call begins. If that fails, the call is not made, unless it only
+	// reads. End follows in any case.
 	Begin(ctx context.Context, entry *mirror.AuditEntry) error
-	// End records how it has ended.
+	// End has it recorded how it has ended, without waiting for that.
 	End(ctx context.Context, entry mirror.AuditEntry)
 	// Flush records the refused calls so far.
 	Flush(ctx context.Context) error
@@ -96,11 +98,26 @@ func (s *Services) record(ctx context.Context, message any) error {
 	}
 	r := target(project, req)
 	entry.Room, entry.Kind, entry.ResourceID = r.Room, r.Kind, r.ID
-	if err := s.audit.Begin(ctx, &entry); err != nil {
-		return err
-	}
+	err = s.audit.Begin(ctx, &entry)
 	call.begun, call.entry = true, entry
-	return nil
+	if err != nil && reads(req) {
+		s.logger.WarnContext(ctx, "a call that changes nothing is made although it cannot be recorded in the audit yet",
+			slog.String("method", call.method), slog.Any("error", err))
+		return nil
+	}
+	return err
+}
+
+// reads reports whether a request of an audited method changes nothing. Such a call is made
+// also where the database takes no writes, as on a standby that is to be looked at.
+func reads(req proto.Message) bool {
+	switch req := req.(type) {
+	case interface{ GetDryRun() bool }:
+		return req.GetDryRun()
+	case interface{ GetRepair() bool }:
+		return !req.GetRepair()
+	}
+	return false
 }
 
 // target returns what a request is about: the resource of its task, or the room and what

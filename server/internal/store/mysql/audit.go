@@ -20,7 +20,7 @@ on duplicate key update
     end_time = coalesce(greatest(end_time, values(end_time)), end_time, values(end_time)),
     code = values(code),
     reason = values(reason),
-    calls = calls + values(calls)`
+    calls = if(denied, calls + values(calls), calls)`
 }
 
 // RecordAudit is one statement.

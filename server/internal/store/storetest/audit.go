@@ -44,14 +44,16 @@ func auditCall(e *env) {
 	e.want("audit of a call that goes on", e.audit(store.AuditFilter{Project: project}), []mirror.AuditEntry{call})
 	ended := call
 	ended.EndTime, ended.Code, ended.Reason = e.now.Add(time.Minute), "NOT_FOUND", "TASK_NOT_FOUND"
-	of := ended
-	of.Calls = 0 // it is counted
-	e.record(of)
+	e.record(ended, ended) // it is counted once, however often it is written
 	e.want("audit of a call that has ended", e.audit(store.AuditFilter{Project: project}), []mirror.AuditEntry{ended})
 
+	// Whether its beginning was recorded may be unknown.
+	lost := call
+	lost.ID, lost.Time, lost.Code = "three", e.now.Add(-time.Minute), "UNAVAILABLE"
+	e.record(lost)
 	bare := mirror.AuditEntry{Project: project, ID: "two", Time: e.now.Add(-time.Second)}
 	e.record(bare)
-	e.want("audit, newest first", e.audit(store.AuditFilter{Project: project}), []mirror.AuditEntry{ended, bare})
+	e.want("audit, newest first", e.audit(store.AuditFilter{Project: project}), []mirror.AuditEntry{ended, bare, lost})
 }
 
 func auditDenied(e *env) {

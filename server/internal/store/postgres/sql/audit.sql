@@ -32,4 +32,4 @@ on conflict (bucket, project_id, entry_id) do update set
     end_time = greatest(a.end_time, excluded.end_time),
     code = excluded.code,
     reason = excluded.reason,
-    calls = a.calls + excluded.calls;
+    calls = case when a.denied then a.calls + excluded.calls else a.calls end;
