@@ -25,6 +25,12 @@ func TestOldRowsAreDeleted(t *testing.T) {
 		must(t, upstream.Enter("plan", fake.Connection{ID: 1, UserID: "alice"}))
 		must(t, upstream.Leave("plan", 1))
 		upstream.Notify(fake.Notification{UserID: "alice", RoomID: "plan", Kind: "$trip", SubjectID: "s"})
+		thread, err := upstream.CreateThread("plan", fake.ThreadOptions{Comment: fake.Comment{UserID: "alice", Text: "hi"}})
+		must(t, err)
+		must(t, upstream.CreateRoom("gone", fake.RoomOptions{Storage: storage("1")}))
+		awaitIdle(t, s)
+		must(t, upstream.DeleteThread("plan", thread))
+		must(t, upstream.DeleteRoom("gone"))
 		awaitIdle(t, s)
 		if _, err := s.Stop(t); err != nil {
 			t.Fatal(err)
@@ -34,7 +40,8 @@ func TestOldRowsAreDeleted(t *testing.T) {
 		db := e.Connect(t, url)
 		for _, column := range []string{
 			"mirror_event.receive_time", "mirror_user_session.begin_time", "mirror_user_session.leave_time",
-			"mirror_notification.create_time", "mirror_change.commit_time",
+			"mirror_notification.create_time", "mirror_change.commit_time", "mirror_room.delete_time",
+			"mirror_thread.delete_time",
 		} {
 			table, column, _ := strings.Cut(column, ".")
 			ago := map[*dbtest.Engine]string{dbtest.Postgres: "interval '60 days'", dbtest.MySQL: "interval 60 day"}[e]
@@ -47,7 +54,7 @@ func TestOldRowsAreDeleted(t *testing.T) {
 			return n
 		}
 		// A refused call of when there were several projects.
-		_, err := db.ExecContext(t.Context(), "insert into mirror_audit select 0, '', 'old', min(receive_time), null, true, "+
+		_, err = db.ExecContext(t.Context(), "insert into mirror_audit select 0, '', 'old', min(receive_time), null, true, "+
 			"'', '', '', '', '', 0, '', '', '', '', 1 from mirror_event")
 		must(t, err)
 		rooms, states, events := count("mirror_room"), count("mirror_resource_state"), count("mirror_event")
@@ -57,7 +64,7 @@ func TestOldRowsAreDeleted(t *testing.T) {
 		}
 		options.Env = map[string]string{
 			"MIRROR_RETENTION_EVENTS": "720h", "MIRROR_RETENTION_SESSIONS": "720h", "MIRROR_RETENTION_NOTIFICATIONS": "720h",
-			"MIRROR_RETENTION_AUDIT": "720h",
+			"MIRROR_RETENTION_AUDIT": "720h", "MIRROR_RETENTION_TOMBSTONES": "720h",
 		}
 		s = harness.Start(t, options)
 		harness.Eventually(t, patience, func() error {
@@ -73,7 +80,7 @@ func TestOldRowsAreDeleted(t *testing.T) {
 				}
 			}
 			if got["mirror_event"] != int64(events) || got["mirror_user_session"] != 1 || got["mirror_notification"] != 1 ||
-				got["mirror_change"] == 0 {
+				got["mirror_change"] == 0 || got["mirror_room"] == 0 || got["mirror_thread"] != 2 {
 				return fmt.Errorf("deleted rows = %v; want all %d events, and what else is old", got, events)
 			}
 			if n := count("mirror_audit"); n != 0 {
@@ -83,6 +90,14 @@ func TestOldRowsAreDeleted(t *testing.T) {
 		})
 		if n := count("mirror_user_session") + count("mirror_notification"); n != 0 {
 			t.Errorf("old sessions and notifications = %d; want none", n)
+		}
+		for _, of := range []string{"mirror_document where room_id = 'gone'", "mirror_thread", "mirror_comment"} {
+			if n := count(of); n != 0 {
+				t.Errorf("rows of %s = %d; want none of what was deleted", of, n)
+			}
+		}
+		if n := count("mirror_document where room_id = 'plan'"); n == 0 {
+			t.Error("the document of a room that lives is gone")
 		}
 		if r, s := count("mirror_room"), count("mirror_resource_state"); r != rooms || s != states {
 			t.Errorf("rooms = %d, states = %d; want %d and %d as before", r, s, rooms, states)

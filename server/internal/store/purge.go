@@ -7,10 +7,14 @@ import "slices"
 // deleted is needed no more: the states stay, so that no late event takes the room for
 // a new one, and so do the events, without their bodies, because their ids tell
 // repeated deliveries from new ones.
-var RoomTables = []string{
-	"mirror_unfolded_event", "mirror_document", "mirror_thread", "mirror_comment", "mirror_comment_reaction",
-	"mirror_comment_attachment", "mirror_comment_mention", "mirror_active_user", "mirror_user_session",
-	"mirror_notification",
+var RoomTables = slices.Concat([]string{"mirror_unfolded_event"}, contentTables,
+	[]string{"mirror_user_session", "mirror_notification"})
+
+// contentTables are those of them with what is deleted with its room. The others have what
+// was told by events.
+var contentTables = []string{
+	"mirror_document", "mirror_thread", "mirror_comment", "mirror_comment_reaction", "mirror_comment_attachment",
+	"mirror_comment_mention", "mirror_active_user",
 }
 
 // Purged is what takes the place of the JSON of a room and the bodies of its events.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -15,10 +16,22 @@ const (
 	AgingSessions      Aging = "mirror_user_session"
 	AgingNotifications Aging = "mirror_notification"
 	AgingAudit         Aging = "mirror_audit"
+	// Of these only what is deleted at Liveblocks ages. It goes with what belongs to it.
+	AgingRooms   Aging = "mirror_room"
+	AgingThreads Aging = "mirror_thread"
+	AgingGroups  Aging = "mirror_group"
 )
 
 // AgingTables are the tables that age.
-var AgingTables = []Aging{AgingEvents, AgingSessions, AgingNotifications, AgingAudit}
+var AgingTables = []Aging{
+	AgingEvents, AgingSessions, AgingNotifications, AgingAudit, AgingRooms, AgingThreads, AgingGroups,
+}
+
+// Tombstones are the tables that age of which only what is deleted does.
+var Tombstones = []Aging{AgingRooms, AgingThreads, AgingGroups}
+
+// maxTombstones is how many tombstones are looked at at once: each may have many rows.
+const maxTombstones = 50
 
 // AgingColumns describes a table that ages to the engines.
 type AgingColumns struct {
@@ -31,6 +44,31 @@ type AgingColumns struct {
 	End string
 	// Waits are the rows that wait for the row t, as what follows "from"; empty if none can.
 	Waits string
+	// Parts are the tables with what belongs to the row and goes before it, in the order in
+	// which they are locked. Their keys begin with that of the row.
+	Parts []string
+	// Empties means that the row itself stays, without content.
+	Empties bool
+}
+
+// notDone are the tasks that a tombstone t waits for.
+func notDone(kind mirror.Kind, room, id string) string {
+	return `mirror_resource_state s
+        where s.bucket = t.bucket and s.project_id = t.project_id and s.room_id = ` + room + `
+            and s.kind = ` + strconv.Itoa(int(kind)) + ` and s.resource_id = ` + id + `
+            and (s.due_time is not null or s.generation > s.applied_generation)`
+}
+
+// tombstones describes the tombstones of items.
+func tombstones(kind *ItemKind, room string) AgingColumns {
+	c := AgingColumns{
+		Time: "delete_time", ID: kind.ID, Index: kind.Head.Name + "_by_delete", End: "null",
+		Key: append(kind.Scope()[2:], kind.ID), Waits: notDone(kind.Kind, room, "t."+kind.ID),
+	}
+	for _, part := range kind.Parts {
+		c.Parts = append(c.Parts, part.Name)
+	}
+	return c
 }
 
 // Columns returns the description of the table.
@@ -56,6 +94,16 @@ func (a Aging) Columns() AgingColumns {
 		return AgingColumns{
 			Time: "call_time", ID: "entry_id", Index: "mirror_audit_by_time", Key: []string{"entry_id"}, End: "null",
 		}
+	case AgingRooms:
+		// Its epoch tells a later incarnation from this one, so the row stays.
+		return AgingColumns{
+			Time: "delete_time", ID: "room_id", Index: "mirror_room_by_delete", Key: []string{"room_id"}, End: "null",
+			Waits: notDone(mirror.KindRoom, "t.room_id", "''"), Parts: contentTables, Empties: true,
+		}
+	case AgingThreads:
+		return tombstones(threadKind, "t.room_id")
+	case AgingGroups:
+		return tombstones(groupKind, "''")
 	}
 	panic("store: no table that ages: " + string(a))
 }
@@ -63,11 +111,12 @@ func (a Aging) Columns() AgingColumns {
 // AgedRow is what decides whether a row has to stay.
 type AgedRow struct {
 	// Time is when the event was received, the session began, the notification was created,
-	// or the call was made.
+	// the call was made, or the room, thread or group was deleted.
 	Time time.Time
 	// End is when the session ended; zero while it lasts, and of other rows.
 	End time.Time
-	// Waits means that the event has not been folded yet.
+	// Waits means that the event has not been folded yet, or that something is to be fetched
+	// of what is deleted: it may be there after all.
 	Waits bool
 }
 
@@ -89,8 +138,16 @@ type Expiry struct {
 	Before time.Time
 	// After is where the look at the rows goes on; zero at the beginning.
 	After Mark
-	// Limit is the maximum number of rows that are looked at.
+	// Limit is the maximum number of rows that are looked at, and of those that are deleted.
 	Limit int
+}
+
+// Look returns how many rows are looked at.
+func (x Expiry) Look() int {
+	if len(x.Table.Columns().Parts) > 0 {
+		return min(x.Limit, maxTombstones)
+	}
+	return x.Limit
 }
 
 // Mark is a place among the rows of a table, from the oldest on. Of rows with the same
@@ -102,12 +159,17 @@ type Mark struct {
 
 // Expired is the result of [Retention.Expire].
 type Expired struct {
-	// Deleted is how many rows were deleted.
+	// Deleted is how many rows were deleted, those of the parts among them; a room that was
+	// emptied counts as one.
 	Deleted int
 	// More means that there may be more rows older than Before, behind Last.
 	More bool
 	Last Mark
 }
+
+// Cut returns the result if the limit was reached before all was gone of what was looked
+// at: the next look begins where this one did.
+func (e Expired) Cut(x Expiry) Expired { return Expired{Deleted: e.Deleted, More: true, Last: x.After} }
 
 // TrimThrough returns the number up to which entries of a bucket may be trimmed, of those
 // that follow each other from the first on; 0 if none may. All of them are older than

@@ -28,6 +28,11 @@ func TestExpired(t *testing.T) {
 		{store.AgingSessions, store.AgedRow{Time: old, End: old}, true},
 		{store.AgingSessions, store.AgedRow{Time: old, End: before}, false},
 		{store.AgingSessions, store.AgedRow{Time: old, End: young}, false},
+		{store.AgingRooms, store.AgedRow{Time: old}, true},
+		{store.AgingRooms, store.AgedRow{Time: old, Waits: true}, false},
+		{store.AgingThreads, store.AgedRow{Time: before}, false},
+		{store.AgingThreads, store.AgedRow{}, false}, // it lives
+		{store.AgingGroups, store.AgedRow{Time: old}, true},
 	} {
 		if got := c.table.Expired(c.row, before); got != c.want {
 			t.Errorf("%s: %+v expired = %t; want %t", c.table, c.row, got, c.want)

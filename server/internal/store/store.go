@@ -519,7 +519,8 @@ type Purge interface {
 // Retention removes what is old.
 type Retention interface {
 	// Expire looks at some rows of a table, the oldest first, and deletes those that are
-	// [Aging.Expired]. It waits for no row that another session has locked: such rows stay,
+	// [Aging.Expired], with what belongs to them. Of a room the row stays, without its JSON,
+	// and so do all states, so that what comes late finds the room deleted. It waits for no row that another session has locked: such rows stay,
 	// on MySQL with all others of the look. Several replicas may do it at once. On a sharded
 	// server each bucket has a transaction of its own; after an error some may have been
 	// committed, and the whole can be repeated.
@@ -533,7 +534,7 @@ type Retention interface {
 type Audit interface {
 	// RecordAudit writes entries, which differ in their project and id: all or none. If there is
 	// one with that id in the project, its code and reason are replaced, its end moves to the
-	// later one, and the calls are added.
+	// later one, and refused calls are added.
 	RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error
 }
 
@@ -611,6 +612,8 @@ type MirrorQuery interface {
 type TaskQuery interface {
 	// Task returns one task as of now; ErrNotFound.
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+	// Tasks returns those of some resources of a room of which there is a task, in key order.
+	Tasks(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Task, error)
 	// TaskList lists tasks, ordered by the bytes of the room id, then by kind and
 	// id.
 	TaskList(ctx context.Context, filter TaskFilter) ([]mirror.Task, error)

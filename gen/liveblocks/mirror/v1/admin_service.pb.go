@@ -213,10 +213,12 @@ type RetentionStatus struct {
 	// When this process last looked. Absent before the first time.
 	RunTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
 	// The time of the oldest row by then: when an event was received, a session began, a
-	// notification was created, or a change committed that is not the latest of its bucket.
+	// notification was created, a room, thread or group was deleted, or a change committed
+	// that is not the latest of its bucket.
 	// Absent if there was none.
 	OldestTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=oldest_time,json=oldestTime,proto3" json:"oldest_time,omitempty"`
-	// Rows that this process has deleted.
+	// Rows that this process has deleted. Those that belonged to the rows of the table, as
+	// comments do to threads, count; a room of which all went but its row does, once.
 	DeletedRows int64 `protobuf:"varint,5,opt,name=deleted_rows,json=deletedRows,proto3" json:"deleted_rows,omitempty"`
 	// How much older than keep_duration the oldest row is that is left to delete. Absent if
 	// none is left.
@@ -545,7 +547,8 @@ type ProjectStatus struct {
 	// What is wrong or will be, with the paragraph that says what to do. Empty if there is
 	// nothing. The problems are among them.
 	Warnings []*Warning `protobuf:"bytes,22,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// What became of old events, sessions and notifications.
+	// What became of old events, sessions and notifications, of old entries of the audit, and
+	// of what was deleted long ago.
 	Retention     []*RetentionStatus `protobuf:"bytes,23,rep,name=retention,proto3" json:"retention,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

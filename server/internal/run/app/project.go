@@ -79,10 +79,14 @@ func (ps projects) measured() []metrics.Source {
 func (a *App) newRetention() *retention.Runner {
 	cfg := retention.Config{Store: a.db.store, Changes: a.cfg.RetentionChanges, Now: time.Now, Logger: a.log}
 	for _, p := range a.projects {
-		cfg.Projects = append(cfg.Projects, retention.Project{ID: p.id, Keep: map[store.Aging]time.Duration{
+		keep := map[store.Aging]time.Duration{
 			store.AgingEvents: p.cfg.RetentionEvents, store.AgingSessions: p.cfg.RetentionSessions,
 			store.AgingNotifications: p.cfg.RetentionNotifications, store.AgingAudit: p.cfg.RetentionAudit,
-		}})
+		}
+		for _, table := range store.Tombstones {
+			keep[table] = p.cfg.RetentionTombstones
+		}
+		cfg.Projects = append(cfg.Projects, retention.Project{ID: p.id, Keep: keep})
 	}
 	// Refused calls that are of no single project, perhaps from when there were several.
 	cfg.Projects = append(cfg.Projects, retention.Project{Keep: map[store.Aging]time.Duration{

@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // watchEvery is the time between two looks at the status.
@@ -104,7 +106,11 @@ func statusText(w io.Writer, got *mirrorv1.GetStatusResponse, address, project s
 		}
 		for _, r := range p.GetRetention() {
 			if r.GetKeepDuration() != nil {
-				line("  kept of %s: %s, %d rows deleted since the start", r.GetTable(), r.GetKeepDuration().AsDuration(),
+				what := r.GetTable()
+				if slices.Contains(store.Tombstones, store.Aging(what)) {
+					what = "what was deleted in " + what
+				}
+				line("  kept of %s: %s, %d rows deleted since the start", what, r.GetKeepDuration().AsDuration(),
 					r.GetDeletedRows())
 			}
 		}

@@ -157,6 +157,7 @@ type Retention struct {
 	RetentionEvents        time.Duration `name:"retention-events" env:"MIRROR_RETENTION_EVENTS" perproject:"" default:"0s" help:"How long events are kept, with their payloads, since they were received; such as 2160h for 90 days. An event that waits to become part of a session or notification stays. At least 48h, because Liveblocks repeats deliveries for 28 hours and a repeated one must be known. 0 keeps them for ever."`
 	RetentionSessions      time.Duration `name:"retention-sessions" env:"MIRROR_RETENTION_SESSIONS" perproject:"" default:"0s" help:"How long the sessions of users are kept since they ended; at least 48h. 0 keeps them for ever."`
 	RetentionNotifications time.Duration `name:"retention-notifications" env:"MIRROR_RETENTION_NOTIFICATIONS" perproject:"" default:"0s" help:"How long notifications are kept since they were created; at least 48h. 0 keeps them for ever."`
+	RetentionTombstones    time.Duration `name:"retention-tombstones" env:"MIRROR_RETENTION_TOMBSTONES" perproject:"" default:"0s" help:"How long the content of deleted rooms, and deleted threads and groups are kept since they were found to be deleted; at least 48h. What tells late events that they are deleted stays. 0 keeps them for ever."`
 	RetentionAudit         time.Duration `name:"retention-audit" env:"MIRROR_RETENTION_AUDIT" perproject:"" default:"8760h" help:"How long the audit keeps who called what changes something for operators, and whose calls were refused; at least 48h. 0 keeps it for ever."`
 	RetentionChanges       time.Duration `name:"retention-changes" env:"MIRROR_RETENTION_CHANGES" default:"720h" help:"How long the entries of the change feed are kept. A follower that was away for longer gets CHANGE_TOKEN_EXPIRED and reads everything again. At least 48h; 0 keeps them for ever. The same for all projects, which share their numbers."`
 }
@@ -174,6 +175,7 @@ func (r Retention) validate() error {
 		{"MIRROR_RETENTION_EVENTS", r.RetentionEvents},
 		{"MIRROR_RETENTION_SESSIONS", r.RetentionSessions},
 		{"MIRROR_RETENTION_NOTIFICATIONS", r.RetentionNotifications},
+		{"MIRROR_RETENTION_TOMBSTONES", r.RetentionTombstones},
 		{"MIRROR_RETENTION_AUDIT", r.RetentionAudit},
 		{"MIRROR_RETENTION_CHANGES", r.RetentionChanges},
 	} {

@@ -103,7 +103,7 @@ func TestSettingsOfProjects(t *testing.T) {
 		"base_url", "calls_per_second", "call_timeout", "idle_timeout", "hedge_share", "max_answer", "ack", "settle",
 		"max_attempts", "backoff_min", "backoff_max", "sweep_interval", "full_sweep_interval", "max_data",
 		"retention_events", "retention_sessions", "retention_notifications",
-		"retention_audit",
+		"retention_tombstones", "retention_audit",
 	}
 	if d := cmp.Diff(want, names); d != "" {
 		t.Errorf("settings of a project (-want +got):\n%s", d)

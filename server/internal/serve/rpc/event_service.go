@@ -2,7 +2,7 @@ package rpc
 
 import (
 	"context"
-	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -25,7 +25,7 @@ type EventDeps struct {
 // EventQuery reads recorded events, and the tasks of what they make stale.
 type EventQuery interface {
 	store.EventQuery
-	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+	Tasks(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Task, error)
 }
 
 // Receiver verifies and records a webhook delivery. It returns once the event is
@@ -114,15 +114,22 @@ func (e *eventService) tasks(ctx context.Context, event *mirror.Event) (list []*
 		return nil, nil
 	}
 	d := webhook.Decode(event.Project, event.ID, event.Payload, event.SendTime, event.ReceiveTime)
+	resources := make([]mirror.Resource, len(d.Invalidations)) // all of one room
+	for n, i := range d.Invalidations {
+		resources[n] = i.Resource
+	}
+	tasks, err := e.Query.Tasks(ctx, resources, e.now())
+	if err != nil {
+		return nil, err
+	}
 	for _, i := range d.Invalidations {
-		task, err := e.Query.Task(ctx, i.Resource, e.now())
+		n := slices.IndexFunc(tasks, func(t mirror.Task) bool { return t.Resource == i.Resource })
 		switch {
-		case errors.Is(err, store.ErrNotFound): // it needed no fetch, or was purged
-		case err != nil:
-			return nil, err
-		case i.IfUnknown && task.Applied > 0 && task.MissingSince.IsZero(): // it is mirrored, and nothing waits for it
+		case n < 0: // it needed no fetch, or was purged
+		case i.IfUnknown && tasks[n].Applied > 0 && tasks[n].MissingSince.IsZero():
+			// It is mirrored, and nothing waits for it.
 		default:
-			list = append(list, taskToProto(&task))
+			list = append(list, taskToProto(&tasks[n]))
 		}
 	}
 	return list, nil

@@ -175,6 +175,7 @@ type fakeQuery struct {
 	notices     []mirror.Notification
 	groups      []mirror.Group
 	audit       []mirror.AuditEntry
+	taskReads   int
 	counts      store.Counts
 	lastEvents  mirror.LastEvents
 	unannounced []mirror.Unannounced
@@ -358,6 +359,18 @@ func (q *fakeQuery) Task(ctx context.Context, resource mirror.Resource, _ time.T
 		return mirror.Task{}, err
 	}
 	return find(q.tasks, func(t *mirror.Task) bool { return t.Resource == resource })
+}
+
+func (q *fakeQuery) Tasks(ctx context.Context, resources []mirror.Resource, _ time.Time) ([]mirror.Task, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	q.taskReads++
+	return slices.DeleteFunc(slices.Clone(q.tasks), func(t mirror.Task) bool {
+		return !slices.Contains(resources, t.Resource)
+	}), nil
 }
 
 func (q *fakeQuery) TaskList(ctx context.Context, f store.TaskFilter) ([]mirror.Task, error) {

@@ -172,6 +172,9 @@ func TestGetEventShowsTasks(t *testing.T) {
 		}
 		return got.GetTasks()
 	}
+	if _ = get(); h.query.taskReads != 1 {
+		t.Errorf("reads of tasks for one event = %d; want one", h.query.taskReads)
+	}
 	if got := get(); len(got) != 1 || got[0].GetKind() != mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE ||
 		got[0].GetState() != mirrorv1.TaskState_TASK_STATE_FAILED || got[0].GetLastError() == "" {
 		t.Errorf("tasks = %v; want that of the storage, which has failed", got)

@@ -63,6 +63,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0019_audit.sql":        "caef21d9b496695eb24eb8ae753ef6a9b34fa90a2ddb6eaf64c6435d56feabea",
 		"mysql/migrations/0020_thread_index.sql": "cd2a29dd0cda74d80a6a828d9012135ac50ecf28880d6f7a2e53185a538c5e01",
 		"mysql/migrations/0021_audit_rows.sql":   "6512411402911c8a8597b5042b5a01527297e71ec4bae3238bde8cab2b6a3acd",
+		"mysql/migrations/0024_tombstones.sql":   "53dfe7d72b36dc4cf88546b132737c077273331efcc4a16c896e4ba0caf520cc",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -94,6 +95,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0019_audit.sql":        "08099daaab42585f4a7cd682ffafea5039c6754abbd440a08df3eb751066649f",
 		"postgres/migrations/0020_thread_index.sql": "aeb6aba63ad6bfdd24e2bf4b1dcd80fd54b44fa4c054c2220cc46fd07d9e6ccb",
 		"postgres/migrations/0021_audit_rows.sql":   "f9fe19e2672b8e1ddb6a890237fec58b68c5d8432cd4249dc2bfa75cf7e83c9e",
+		"postgres/migrations/0024_tombstones.sql":   "427a9000a0718c57c87e50dc2e5dc27488813bfabea99e85bcd09bb766da4d6b",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {

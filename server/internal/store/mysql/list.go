@@ -40,6 +40,7 @@ var lists = sqllist.Dialect{
 	},
 	ThreadChanged:  "t.changed_time",
 	CommentChanged: "c.changed_time",
+	RoomDeleted:    "t." + roomDeleted,
 	ForceIndex:     true,
 	Routed:         true,
 	TimedOut:       func(err error) bool { return number(err) == 1969 || number(err) == 3024 },

@@ -103,7 +103,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			t.Fatalf("%s = %v", text, err)
 		}
 	}
-	exec("insert into mirror_room values (0, 'default', 'r', 1, '', '', null, null, '', null, '', null)")
+	exec("insert into mirror_room values (0, 'default', 'r', 1, '', '', null, null, '', null, '', '2026-03-01', default)")
 	exec("insert into mirror_document values (0, 'default', 'r', 2, '', 1, '', '', 0, 1, null, '', '', null)")
 	exec("insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, " +
 		"fail_time, last_error) values (0, 'default', 'r', 2, '', 1, '2026-03-01', '2026-03-01', '')")
@@ -317,8 +317,15 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		for _, n := range []int{1, maxKeys} {
 			args := keys(n, append([]any{7, []byte("default")}, key...)...)
 			explain("lock aged of "+string(table), lockAgedSQL(table, n), args)
-			explain("delete aged of "+string(table), deleteAgedSQL(table, n), slices.Concat(keys(n, 7),
-				[]any{[]byte("default")}, keys(n, append([]any{7}, key...)...)))
+			args = slices.Concat(keys(n, 7), []any{[]byte("default")}, keys(n, append([]any{7}, key...)...))
+			if table.Columns().Empties {
+				args = append([]any{purgedSum()}, args...)
+			}
+			explain("delete aged of "+string(table), deleteAgedSQL(table, n), args)
+		}
+		for _, part := range table.Columns().Parts {
+			explain("delete "+part+" of "+string(table), deletePartSQL(table, part), append(keys(1, append(
+				[]any{7, []byte("default")}, key...)...), 20))
 		}
 	}
 	for _, s := range items {
@@ -536,7 +543,7 @@ func TestExpireReadsWhatItDeletes(t *testing.T) {
 		}
 		slices.SortFunc(keys, agedKey.compare)
 		exec("flush status")
-		if n, err := q.expire(t.Context(), x, keys); n != x.Limit || err != nil {
+		if n, _, err := q.expire(t.Context(), x, keys); n != x.Limit || err != nil {
 			t.Fatalf("expire = %d, %v; want %d", n, err, x.Limit)
 		}
 		// Each is read to be locked, looked for among those that wait, and read to be deleted.

@@ -106,6 +106,9 @@ func statements(t *testing.T) map[string]string {
 	for _, t := range store.AgingTables {
 		all["agedSQL of "+string(t)] = agedSQL(t)
 		all["lockAgedSQL of "+string(t)], all["deleteAgedSQL of "+string(t)] = lockAgedSQL(t, 2), deleteAgedSQL(t, 2)
+		for _, part := range t.Columns().Parts {
+			all["deletePartSQL of "+part+" of "+string(t)] = deletePartSQL(t, part)
+		}
 	}
 	for _, read := range storetest.Reads() {
 		all[fmt.Sprintf("read %s by %+v", read.Name, read.Filter)] = readOf(t, read).text

@@ -16,9 +16,11 @@ const (
 	lockTombstoneSQL = `select delete_time from mirror_room
 where bucket = ? and project_id = ? and room_id = ? and delete_time < ?
 for update`
-	purgeRoomSQL = `update mirror_room
+	// emptyRoomSQL takes the JSON of rooms away. Its first parameter is purgedSum.
+	emptyRoomSQL = `update mirror_room
 set source_json = '` + store.Purged + `', content_sha256 = ?, data = '` + store.Purged + `', data_problem = '',
-    organization_id = ''
+    organization_id = ''`
+	purgeRoomSQL = emptyRoomSQL + `
 where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + store.Purged + `'`
 	// eventsOfRoomSQL finds events that are not empty yet. Those that a version before
 	// schema 13 has recorded beside this one are in other buckets, but never in other
@@ -32,6 +34,12 @@ where `
 		string(mirror.OutcomeForeignProject) + `'
 limit ?`
 )
+
+// purgedSum is the hash of the JSON of a room of which nothing is left.
+func purgedSum() []byte {
+	sum := sha256.Sum256([]byte(store.Purged))
+	return sum[:]
+}
 
 func purgeTableSQL(table string) string {
 	return "delete from " + table + "\nwhere bucket = ? and project_id = ? and room_id = ?\nlimit ?"
@@ -96,8 +104,7 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 		}); err != nil || purged == limit {
 			return err
 		}
-		sum := sha256.Sum256([]byte(store.Purged))
-		return run(purgeRoomSQL, append([]any{sum[:]}, key...)...)
+		return run(purgeRoomSQL, append([]any{purgedSum()}, key...)...)
 	})
 	if err != nil {
 		return 0, err

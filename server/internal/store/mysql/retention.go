@@ -10,9 +10,15 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
+// roomDeleted is the column of rooms with the time of the deletion of those that have content.
+const roomDeleted = "unpurged_time"
+
 // agedSQL finds rows from the oldest on, and locks none.
 func agedSQL(a store.Aging) string {
 	c := a.Columns()
+	if c.Empties {
+		c.Time = roomDeleted
+	}
 	return strings.NewReplacer("TABLE", string(a), "TIME", c.Time, "ID", c.ID, "INDEX", c.Index,
 		"KEY", "t."+strings.Join(c.Key, ", t.")).Replace(`select t.TIME, t.bucket, KEY
 from TABLE t force index (INDEX)
@@ -24,6 +30,9 @@ limit ?`)
 // lockAgedSQL reads and locks n rows by their keys.
 func lockAgedSQL(a store.Aging, n int) string {
 	c := a.Columns()
+	if c.Empties {
+		c.Time = roomDeleted
+	}
 	waits := "false"
 	if c.Waits != "" {
 		waits = "exists (select 1 from " + c.Waits + ")"
@@ -37,12 +46,33 @@ for update nowait`
 // deleteAgedSQL deletes n rows by their keys. That the buckets are named apart tells Vitess
 // the shards; MariaDB would read the whole table to delete by a list of row values.
 func deleteAgedSQL(a store.Aging, n int) string {
+	change := "delete from " + string(a)
+	if a.Columns().Empties {
+		change = emptyRoomSQL
+	}
 	key := "bucket = ? and " + strings.Join(a.Columns().Key, " = ? and ") + " = ?"
-	return "delete from " + string(a) + "\nwhere bucket in (" + repeat("?", n) + ") and project_id = ?\n    and (" +
+	return change + "\nwhere bucket in (" + repeat("?", n) + ") and project_id = ?\n    and (" +
 		strings.Repeat(key+" or ", n-1) + key + ")"
 }
 
+// deletePartSQL deletes what belongs to a row that is locked.
+func deletePartSQL(a store.Aging, part string) string {
+	return "delete from " + part + "\nwhere bucket = ? and project_id = ? and " +
+		strings.Join(a.Columns().Key, " = ? and ") + " = ?\nlimit ?"
+}
+
+func deletePartArgs(x store.Expiry, key agedKey, limit int) []any {
+	args := []any{key.bucket, rawKey(x.Project)}
+	for _, id := range key.ids {
+		args = append(args, id)
+	}
+	return append(args, limit)
+}
+
 func deleteAgedArgs(x store.Expiry, keys []agedKey) (args []any) {
+	if x.Table.Columns().Empties {
+		args = append(args, purgedSum())
+	}
 	for _, k := range keys {
 		args = append(args, k.bucket)
 	}
@@ -102,7 +132,7 @@ func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, erro
 	err := retry(ctx, func() error {
 		keys, out.Last = nil, x.After
 		return s.q.query(ctx, agedSQL(x.Table), []any{
-			rawKey(x.Project), after, nullTime(x.Before), after, rawKey(x.After.ID), x.Limit,
+			rawKey(x.Project), after, nullTime(x.Before), after, rawKey(x.After.ID), x.Look(),
 		}, func(rows *sql.Rows) error {
 			var key agedKey
 			var at sql.NullTime
@@ -115,25 +145,32 @@ func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, erro
 	if err != nil {
 		return store.Expired{}, classify(ctx, err)
 	}
-	out.More = len(keys) == x.Limit && len(keys) > 0
+	out.More = len(keys) == x.Look() && len(keys) > 0
 	slices.SortFunc(keys, agedKey.compare) // key order is lock order
 	parts, err := transactions(ctx, s, keys, func(k agedKey) int16 { return k.bucket })
 	for _, part := range parts {
-		deleted := 0
-		err := s.tx(ctx, "expire rows of "+string(x.Table), func(q *queries) (err error) {
-			deleted, err = q.expire(ctx, x, part)
-			return err
-		})
-		if err != nil {
-			return store.Expired{}, err
+		deleted, left := 0, x
+		left.Limit -= out.Deleted
+		cut := left.Limit == 0
+		if !cut {
+			err := s.tx(ctx, "expire rows of "+string(x.Table), func(q *queries) (err error) {
+				deleted, cut, err = q.expire(ctx, left, part)
+				return err
+			})
+			if err != nil {
+				return store.Expired{}, err
+			}
 		}
-		out.Deleted += deleted
+		if out.Deleted += deleted; cut {
+			return out.Cut(x), nil
+		}
 	}
 	return out, err
 }
 
-// expire deletes those of some rows that have expired, or none if one is locked.
-func (q *queries) expire(ctx context.Context, x store.Expiry, keys []agedKey) (deleted int, err error) {
+// expire deletes those of some rows that have expired, with their parts, or none if one is
+// locked. It is cut if that would be more than the limit.
+func (q *queries) expire(ctx context.Context, x store.Expiry, keys []agedKey) (deleted int, cut bool, err error) {
 	var gone []agedKey
 	width := len(x.Table.Columns().Key)
 	err = chunks(keys, maxKeys, func(keys []agedKey) error {
@@ -149,12 +186,40 @@ func (q *queries) expire(ctx context.Context, x store.Expiry, keys []agedKey) (d
 		})
 	})
 	if err != nil {
-		return 0, unlessLocked(err, nil)
+		return 0, false, unlessLocked(err, nil)
+	}
+	if parts := x.Table.Columns().Parts; len(parts) > 0 {
+		return q.expireWithParts(ctx, x, parts, gone)
 	}
 	err = chunks(gone, maxKeys, func(keys []agedKey) error {
 		n, err := q.exec(ctx, deleteAgedSQL(x.Table, len(keys)), deleteAgedArgs(x, keys)...)
 		deleted += int(n)
 		return err
 	})
-	return deleted, err
+	return deleted, false, err
+}
+
+// expireWithParts deletes rows one by one, each after what belongs to it.
+func (q *queries) expireWithParts(ctx context.Context, x store.Expiry, parts []string, gone []agedKey) (
+	deleted int, cut bool, err error,
+) {
+	for _, key := range gone {
+		for _, part := range parts {
+			if deleted == x.Limit {
+				return deleted, true, nil
+			}
+			n, err := q.exec(ctx, deletePartSQL(x.Table, part), deletePartArgs(x, key, x.Limit-deleted)...)
+			if deleted += int(n); err != nil {
+				return deleted, false, err
+			}
+		}
+		if deleted == x.Limit {
+			return deleted, true, nil
+		}
+		n, err := q.exec(ctx, deleteAgedSQL(x.Table, 1), deleteAgedArgs(x, []agedKey{key})...)
+		if deleted += int(n); err != nil {
+			return deleted, false, err
+		}
+	}
+	return deleted, false, nil
 }

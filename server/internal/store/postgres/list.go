@@ -25,6 +25,8 @@ var lists = sqllist.Dialect{
 	// As in the expressions of their indexes.
 	ThreadChanged:   "coalesce(t.update_time, t.create_time)",
 	CommentChanged:  "greatest(c.create_time, c.edit_time, c.delete_time)",
+	RoomDeleted:     "t.delete_time",
+	RoomUnpurged:    " and " + roomUnpurged,
 	MetadataIndexed: true,
 	Open:            "(s.due_time is not null or s.fail_time is not null or s.parked)",
 	// By a comparison of two columns, the planner would expect few.

@@ -179,7 +179,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	// Few threads and comments changed after the time of the filters.
 	const early = "timestamptz '2026-03-01' + n * interval '0.1 second'"
 	for table, columns := range map[string]string{
-		"mirror_room":     "'r-' || n, 1, " + wide + ", '', null, null, '', null, '', null",
+		"mirror_room":     "'r-' || n, 1, " + wide + ", '', null, null, '', null, '', case when n % 10 = 0 then " + when + " end",
 		"mirror_document": "'r-' || n, 2, '', 1, " + wide + ", '', 0, 1",
 		"mirror_resource_state": "'r-' || n % 1000, n % 8 + 1, case when n % 8 > 2 then 'r-' || n else '' end, 1, 0, " +
 			"case when n % 50 = 0 then " + when + " end",
@@ -323,6 +323,11 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		}
 		plan("delete aged of "+string(table), deleteAgedSQL(table),
 			[]pgtype.TID{{BlockNumber: 1, OffsetNumber: 1, Valid: true}})
+		for _, part := range table.Columns().Parts {
+			var keys agedKeys
+			keys.add(8, slices.Repeat([]string{"r-8"}, len(table.Columns().Key)))
+			plan("delete "+part+" of "+string(table), deletePartsSQL(table, part), keys.args("default", 20)...)
+		}
 	}
 
 	// What reads send depends on the filter. The server plans the first uses of a text

@@ -17,6 +17,12 @@ const lockTombstoneSQL = `select delete_time from mirror_room
 where bucket = $1 and project_id = $2 and room_id = $3 and delete_time < $4
 for update`
 
+// emptyRoomSQL takes the JSON of rooms away.
+const emptyRoomSQL = `update mirror_room
+set source_json = '` + store.Purged + `', content_sha256 = sha256('` + store.Purged + `'), data = '` + store.Purged + `',
+    data_problem = '', organization_id = ''
+`
+
 // purgeSQL are the statements about what is left of a room. Their parameters are its key
 // and how many rows they may delete or empty.
 var purgeSQL = purgeStatements()
@@ -33,10 +39,7 @@ where $1::smallint is not null and ctid = any(array(
     where project_id = $2 and room_id = $3 and room_id <> '' and payload <> '`+store.Purged+`'
         and outcome <> '`+string(mirror.OutcomeForeignProject)+`'
     limit $4::bigint
-))`, `update mirror_room
-set source_json = '`+store.Purged+`', content_sha256 = sha256('`+store.Purged+`'), data = '`+store.Purged+`',
-    data_problem = '', organization_id = ''
-where bucket = $1 and project_id = $2 and room_id = $3 and source_json <> '`+store.Purged+`' and $4::bigint > 0`)
+))`, emptyRoomSQL+`where bucket = $1 and project_id = $2 and room_id = $3 and source_json <> '`+store.Purged+`' and $4::bigint > 0`)
 }
 
 // PurgeRoom is one transaction.

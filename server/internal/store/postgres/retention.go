@@ -2,26 +2,38 @@ package postgres
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
+// roomUnpurged is the condition of the index of deleted rooms that a room t has content.
+const roomUnpurged = "t.content_sha256 <> sha256('" + store.Purged + "')"
+
 // agedSQL reads and locks rows from the oldest on. Rows that are locked are left out, so
 // it never waits, whatever the order.
 func agedSQL(a store.Aging) string {
-	waits := "false"
-	if from := a.Columns().Waits; from != "" { // with a limit it is looked up for each row
-		waits = "(select true from " + from + " limit 1) is not null"
+	c := a.Columns()
+	waits, keys, only := "false", "", ""
+	if c.Waits != "" { // with a limit it is looked up for each row
+		waits = "(select true from " + c.Waits + " limit 1) is not null"
 	}
-	return strings.NewReplacer("TABLE", string(a), "TIME", a.Columns().Time, "ID", a.Columns().ID,
-		"END", a.Columns().End, "WAITS", waits).Replace(`select t.ctid, t.TIME, t.ID, END::timestamptz, WAITS
+	if len(c.Parts) > 0 {
+		keys = ", t.bucket, array[t." + strings.Join(c.Key, ", t.") + "]"
+	}
+	if c.Empties {
+		only = " and " + roomUnpurged
+	}
+	return strings.NewReplacer("TABLE", string(a), "TIME", c.Time, "ID", c.ID, "END", c.End, "WAITS", waits,
+		"KEYS", keys, "ONLY", only).Replace(`select t.ctid, t.TIME, t.ID, END::timestamptz, WAITSKEYS
 from TABLE t
-where t.project_id = $1 and t.TIME >= $2 and t.TIME < $3 and (t.TIME > $2 or t.ID < $4)
+where t.project_id = $1 and t.TIME >= $2 and t.TIME < $3 and (t.TIME > $2 or t.ID < $4)ONLY
 order by t.TIME, t.ID desc
 limit $5
 for update of t skip locked`)
@@ -32,7 +44,49 @@ for update of t skip locked`)
 var expireSettings = []string{"set local enable_bitmapscan = off", "set local enable_sort = off"}
 
 // A locked row stays where it is.
-func deleteAgedSQL(a store.Aging) string { return "delete from " + string(a) + " where ctid = any($1)" }
+func deleteAgedSQL(a store.Aging) string {
+	if a.Columns().Empties {
+		return emptyRoomSQL + "where ctid = any($1)"
+	}
+	return "delete from " + string(a) + " where ctid = any($1)"
+}
+
+// deletePartsSQL deletes what belongs to some rows, which are locked. Its parameters are the
+// project, how many it may delete, and the keys of the rows, column by column.
+func deletePartsSQL(a store.Aging, part string) string {
+	rows, names, same := "$3::smallint[]", "k_bucket", "bucket = k.k_bucket and project_id = $1"
+	for i, column := range a.Columns().Key {
+		rows += ", $" + strconv.Itoa(i+4) + "::text[]"
+		names += ", k_" + column
+		same += " and " + column + " = k.k_" + column
+	}
+	return "delete from " + part + "\nwhere ctid = any(array(\n    select d.ctid from unnest(" + rows + ") k (" + names +
+		")\n    cross join lateral (select ctid from " + part + " where " + same + " offset 0) d\n    limit $2::bigint\n))"
+}
+
+// agedKeys are the keys of rows, column by column.
+type agedKeys struct {
+	buckets []int16
+	ids     [][]string
+}
+
+func (k *agedKeys) add(bucket int16, ids []string) {
+	k.buckets = append(k.buckets, bucket)
+	if k.ids == nil {
+		k.ids = make([][]string, len(ids))
+	}
+	for i, id := range ids {
+		k.ids[i] = append(k.ids[i], id)
+	}
+}
+
+func (k *agedKeys) args(project mirror.ProjectID, limit int) []any {
+	args := []any{string(project), limit, k.buckets}
+	for _, ids := range k.ids {
+		args = append(args, ids)
+	}
+	return args
+}
 
 // Expire is one transaction.
 func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, error) {
@@ -42,18 +96,26 @@ func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, erro
 		for _, setting := range expireSettings {
 			t.queue(setting)
 		}
-		rows, err := t.Query(ctx, agedSQL(x.Table), string(x.Project), x.After.Time, x.Before, x.After.ID, x.Limit)
+		rows, err := t.Query(ctx, agedSQL(x.Table), string(x.Project), x.After.Time, x.Before, x.After.ID, x.Look())
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		seen := 0
 		var gone []pgtype.TID
+		var keys agedKeys
+		parts := x.Table.Columns().Parts
 		for rows.Next() {
 			var tid pgtype.TID
 			var row store.AgedRow
 			var end *time.Time
-			if err := rows.Scan(&tid, &out.Last.Time, &out.Last.ID, &end, &row.Waits); err != nil {
+			var bucket int16
+			var ids []string
+			into := []any{&tid, &out.Last.Time, &out.Last.ID, &end, &row.Waits}
+			if len(parts) > 0 {
+				into = append(into, &bucket, &ids)
+			}
+			if err := rows.Scan(into...); err != nil {
 				return err
 			}
 			seen++
@@ -63,15 +125,29 @@ func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, erro
 			}
 			if x.Table.Expired(row, x.Before) {
 				gone = append(gone, tid)
+				keys.add(bucket, ids)
 			}
 		}
+		out.More = seen == x.Look() && seen > 0
 		if err := rows.Err(); err != nil || len(gone) == 0 {
-			out.More = seen == x.Limit && seen > 0
 			return err
 		}
 		rows.Close()
-		tag, err := t.Exec(ctx, deleteAgedSQL(x.Table), gone)
-		out.Deleted, out.More = int(tag.RowsAffected()), seen == x.Limit
+		for _, part := range parts {
+			tag, err := t.Exec(ctx, deletePartsSQL(x.Table, part), keys.args(x.Project, x.Limit-out.Deleted)...)
+			if out.Deleted += int(tag.RowsAffected()); err != nil {
+				return err
+			}
+			if out.Deleted == x.Limit {
+				out = out.Cut(x)
+				return nil
+			}
+		}
+		some := gone[:min(len(gone), x.Limit-out.Deleted)]
+		tag, err := t.Exec(ctx, deleteAgedSQL(x.Table), some)
+		if out.Deleted += int(tag.RowsAffected()); len(some) < len(gone) {
+			out = out.Cut(x)
+		}
 		return err
 	})
 	if err != nil {

@@ -87,6 +87,10 @@ func Pages(rooms int) []Read {
 	)...)
 	all = append(all, pagesOf("Threads", store.Store.Threads, threads...)...)
 	all = append(all, pagesOf("Comments", store.Store.Comments, comments...)...)
+	for _, outcome := range []mirror.Outcome{mirror.OutcomeQueued, mirror.OutcomeMalformed, mirror.OutcomeIDInvalid} {
+		events = append(events, store.EventFilter{Outcome: outcome}, store.EventFilter{Outcome: outcome, Type: "ydocUpdated"},
+			store.EventFilter{Outcome: outcome, From: early, To: late})
+	}
 	for _, event := range []string{"storageUpdated", "rare", "unknown"} {
 		events = append(events, store.EventFilter{Type: event}, store.EventFilter{Type: event, From: early, To: late})
 	}

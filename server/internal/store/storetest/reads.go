@@ -76,6 +76,10 @@ func Reads() []Read {
 		}),
 		byKey("Counts", func(ctx context.Context, s store.Store) error { _, err := s.Counts(ctx, project); return err }),
 		byKey("Task", func(ctx context.Context, s store.Store) error { _, err := s.Task(ctx, document, now); return err }),
+		byKey("Tasks", func(ctx context.Context, s store.Store) error {
+			_, err := s.Tasks(ctx, []mirror.Resource{document, document.RoomResource()}, now)
+			return err
+		}),
 		byKey("LastEvents", func(ctx context.Context, s store.Store) error {
 			_, err := s.LastEvents(ctx, project, []string{id, "r-9"})
 			return err

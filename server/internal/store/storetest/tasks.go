@@ -58,6 +58,7 @@ var taskCases = []testCase{
 	{"discard ends a lease", discardLeased},
 	{"discarded task begins anew", discardAnew},
 	{"generations in order", generations},
+	{"tasks by key", tasksByKey},
 	{"parked child waits for its room", park},
 	{"park leaves a pending room alone", parkPendingRoom},
 	{"park of a room never heard of", parkUnknownRoom},
@@ -1219,4 +1220,20 @@ func settleOutlivesQuiet(e *env) {
 	if second := e.fetch(storageOf("room")); !second.Due.IsZero() {
 		e.Fatalf("settle Apply = %+v; want no more to do", second)
 	}
+}
+
+func tasksByKey(e *env) {
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.raise(storageOf("room"), threadOf("room", "th_1"), threadOf("room", "th_2"), storageOf("Room"))
+	list := []mirror.Resource{threadOf("room", "th_2"), threadOf("room", "th_3"), storageOf("room"), roomOf("room")}
+	got, err := e.Tasks(e.ctx(), list, e.now)
+	e.must("Tasks", err)
+	e.want("Tasks", got, []mirror.Task{e.task(roomOf("room")), e.task(storageOf("room")), e.task(threadOf("room", "th_2"))})
+	none, err := e.Tasks(e.ctx(), nil, e.now)
+	e.must("Tasks", err)
+	e.want("Tasks of nothing", len(none), 0)
+	others := []mirror.Resource{{Project: "other", Room: "room", Kind: mirror.KindStorage}}
+	none, err = e.Tasks(e.ctx(), others, e.now)
+	e.must("Tasks", err)
+	e.want("Tasks of another project", len(none), 0)
 }

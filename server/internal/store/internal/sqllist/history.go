@@ -51,6 +51,9 @@ func (r *Reader) EventOf(ctx context.Context, project mirror.ProjectID, room mir
 
 // Events uses the index that fits the filter best.
 func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Event, error) {
+	// Most events were queued: these are read by time, the few others by their index.
+	byOutcome := f.Outcome != "" && f.Outcome != mirror.OutcomeQueued && f.Rooms == nil && f.Room == "" &&
+		f.Thread == "" && f.User == ""
 	l := latestList{
 		room:    f.Room,
 		columns: eventColumns, args: []any{f.NoPayload}, table: "mirror_event", as: "e",
@@ -59,9 +62,17 @@ func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Even
 		first:  []idFilter{{"e.thread_id", f.Thread}, {"e.room_id", string(f.Room)}, {"e.user_id", f.User}},
 		others: []idFilter{{"e.type", f.Type}},
 		also: func(s *statement) {
-			s.whereIf(f.Outcome != "", unindexed("e.outcome = ?"), string(f.Outcome))
+			if byOutcome {
+				s.where("e.outcome = ? and e.outcome <> '"+string(mirror.OutcomeQueued)+"'", string(f.Outcome))
+				s.where("(? = '' or e.type = ?)", f.Type, f.Type)
+				return
+			}
+			s.where(unindexed("? = '' or e.outcome = ?"), string(f.Outcome), string(f.Outcome))
 		},
 		from: f.From, to: f.To, afterTime: f.AfterTime, afterID: f.AfterID, limit: f.Limit,
+	}
+	if byOutcome {
+		l.others = nil
 	}
 	return latestOfRanges(f.Rooms, f.Room, f.Limit, func(e *mirror.Event) (time.Time, string) {
 		return e.ReceiveTime, e.ID

@@ -17,8 +17,15 @@ func (r *Reader) Oldest(ctx context.Context, project mirror.ProjectID) (map[stor
 		if i > 0 {
 			s.add("\nunion all ")
 		}
-		s.add("select "+strconv.Itoa(i)+", (select t."+c.Time+" from "+string(table)+" t"+r.by(c.Index)+
-			"where t.project_id = ?\n    order by t."+c.Time+" limit 1)", project)
+		at, only := "t."+c.Time, ""
+		if c.Empties {
+			at, only = r.dialect.RoomDeleted, r.dialect.RoomUnpurged
+		}
+		if len(c.Parts) > 0 {
+			only += " and " + at + " is not null"
+		}
+		s.add("select "+strconv.Itoa(i)+", (select "+at+" from "+string(table)+" t"+r.by(c.Index)+
+			"where t.project_id = ?"+only+"\n    order by "+at+" limit 1)", project)
 	}
 	oldest := make(map[store.Aging]time.Time)
 	err := r.read(ctx, "read the times of the oldest rows", s, func(row Row) error {

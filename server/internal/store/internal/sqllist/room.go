@@ -242,9 +242,47 @@ func scanTask(project mirror.ProjectID, now time.Time) func(Row, *mirror.Task) e
 
 // Task reads by key.
 func (r *Reader) Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error) {
-	s := r.query(taskColumns+"from mirror_resource_state s\n").whereRoom("s", resource).
-		where("s.kind = ? and s.resource_id = ?", resource.Kind, resource.ID)
-	return one(ctx, r, "read task", s, scanTask(resource.Project, now))
+	tasks, err := r.Tasks(ctx, []mirror.Resource{resource}, now)
+	switch {
+	case err != nil:
+		return mirror.Task{}, err
+	case len(tasks) == 0:
+		return mirror.Task{}, fmt.Errorf("read task: %w", store.ErrNotFound)
+	}
+	return tasks[0], nil
+}
+
+// Tasks reads by key, whatever the number with one text where the server keeps its plan.
+func (r *Reader) Tasks(ctx context.Context, resources []mirror.Resource, now time.Time) ([]mirror.Task, error) {
+	if len(resources) == 0 {
+		return nil, nil
+	}
+	first := resources[0]
+	var s *statement
+	if r.dialect.Routed {
+		conditions, args := "", []any(nil)
+		for i, of := range resources {
+			if i > 0 {
+				conditions += " or "
+			}
+			conditions += "s.kind = ? and s.resource_id = ?"
+			args = append(args, of.Kind, of.ID)
+		}
+		s = r.query(taskColumns+"from mirror_resource_state s\n").whereRoom("s", first).where("("+conditions+")", args...)
+	} else {
+		keys := make([]rowKey, len(resources))
+		for i, of := range resources {
+			keys[i] = rowKey{Room: of.Room, Kind: of.Kind, ID: of.ID}
+		}
+		table, args := r.keyTable(first.Project, keys, "kind", "resource_id")
+		s = r.query(taskColumns+"from "+table+`
+join mirror_resource_state s
+    on s.bucket = k.bucket and s.project_id = ? and s.room_id = k.room_id and s.kind = k.kind
+    and s.resource_id = k.resource_id`, append(args, first.Project)...)
+	}
+	tasks, err := list(ctx, r, "read tasks", s, scanTask(first.Project, now))
+	slices.SortFunc(tasks, func(a, b mirror.Task) int { return a.Resource.Compare(b.Resource) })
+	return tasks, err
 }
 
 // TaskList walks the tasks that are not done, which an index has, or the few that

@@ -48,6 +48,9 @@ type Dialect struct {
 	// ThreadChanged and CommentChanged are when a thread t or a comment c changed, as
 	// an index has it.
 	ThreadChanged, CommentChanged string
+	// RoomDeleted is when a room t was deleted, and RoomUnpurged a condition that it has
+	// content, as the index of deleted rooms has them.
+	RoomDeleted, RoomUnpurged string
 	// MetadataIndexed means that an index finds threads by their metadata.
 	MetadataIndexed bool
 	// Piece is the maximum number of rows that a statement returns where any number may

@@ -99,7 +99,8 @@ select
         when e.seq = 1 then 'storageUpdated'
         else 'ydocUpdated'
     end,
-    if(n % 100 = 3, 'r-8', room_id), user_id, '', repeat('x', 150), at, at, '', ''
+    if(n % 100 = 3, 'r-8', room_id), user_id, '', repeat('x', 150), at, at,
+    if(e.seq = 2 and n % (:rooms div 4) = 11, 'malformed', 'queued'), ''
 from made, (select seq from numbers where seq between 1 and 3) e;
 
 insert into mirror_user_session (

@@ -72,7 +72,8 @@ insert into mirror_event (
 select
     (n % 256)::smallint, project_id, 'e-' || n || '-' || e,
     case when e = 3 and n % (:rooms / 4) = 7 then 'rare' when e = 1 then 'storageUpdated' else 'ydocUpdated' end,
-    case when n % 100 = 3 then 'r-8' else room_id end, user_id, '', convert_to(repeat('x', 150), 'UTF8'), at, at, ''
+    case when n % 100 = 3 then 'r-8' else room_id end, user_id, '', convert_to(repeat('x', 150), 'UTF8'), at, at,
+    case when e = 2 and n % (:rooms / 4) = 11 then 'malformed' else 'queued' end
 from made, generate_series(1, 3) e;
 
 insert into mirror_user_session (
