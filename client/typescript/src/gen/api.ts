@@ -2110,7 +2110,7 @@ export interface components {
             problems: string[];
             /** @description The project. */
             projectId: string;
-            /** @description What became of old events, sessions and notifications. */
+            /** @description What became of old events, sessions and notifications, of old entries of the audit, and of what was deleted long ago. */
             retention: components["schemas"]["RetentionStatus"][];
             /**
              * Format: date-time
@@ -2197,7 +2197,7 @@ export interface components {
             behindDuration?: string;
             /**
              * Format: int64
-             * @description Rows that this process has deleted.
+             * @description Rows that this process has deleted. Those that belonged to the rows of the table, as comments do to threads, count; a room of which all went but its row does, once.
              */
             deletedRows: string;
             /**
@@ -2207,7 +2207,7 @@ export interface components {
             keepDuration?: string;
             /**
              * Format: date-time
-             * @description The time of the oldest row by then: when an event was received, a session began, a notification was created, or a change committed that is not the latest of its bucket. Absent if there was none.
+             * @description The time of the oldest row by then: when an event was received, a session began, a notification was created, a room, thread or group was deleted, or a change committed that is not the latest of its bucket. Absent if there was none.
              */
             oldestTime?: string;
             /** @description Why rows could not be deleted. Empty if they could. */
