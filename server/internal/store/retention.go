@@ -16,7 +16,10 @@ const (
 	AgingSessions      Aging = "mirror_user_session"
 	AgingNotifications Aging = "mirror_notification"
 	AgingAudit         Aging = "mirror_audit"
-	// Of these only what is deleted at Liveblocks ages. It goes with what belongs to it.
+)
+
+// The tables of which only what is deleted at Liveblocks ages. It goes with what belongs to it.
+const (
 	AgingRooms   Aging = "mirror_room"
 	AgingThreads Aging = "mirror_thread"
 	AgingGroups  Aging = "mirror_group"

@@ -520,10 +520,11 @@ type Purge interface {
 type Retention interface {
 	// Expire looks at some rows of a table, the oldest first, and deletes those that are
 	// [Aging.Expired], with what belongs to them. Of a room the row stays, without its JSON,
-	// and so do all states, so that what comes late finds the room deleted. It waits for no row that another session has locked: such rows stay,
-	// on MySQL with all others of the look. Several replicas may do it at once. On a sharded
-	// server each bucket has a transaction of its own; after an error some may have been
-	// committed, and the whole can be repeated.
+	// and so do all states, so that what comes late finds the room deleted. It waits for no
+	// row that another session has locked: such rows stay, on MySQL with all others of the
+	// look. Several replicas may do it at once. On a sharded server each bucket has a
+	// transaction of its own; after an error some may have been committed, and the whole can
+	// be repeated.
 	Expire(ctx context.Context, expiry Expiry) (Expired, error)
 	// Oldest returns the time of the oldest row of each table, as it ages; none of a table
 	// without rows.

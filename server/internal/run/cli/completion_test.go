@@ -69,7 +69,8 @@ func TestCompletionInFish(t *testing.T) {
 		"liveblocks-mirror secret":            nil,
 		"liveblocks-mirror unknown ":          nil,
 	} {
-		cmd := exec.CommandContext(t.Context(), fish, "--no-config", "-c", "source $argv[1]; complete -C $argv[2]", script, line)
+		cmd := exec.CommandContext(t.Context(), fish, "--no-config", "-c", "source $argv[1]; complete -C $argv[2]",
+			script, line)
 		cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
 		out, err := cmd.CombinedOutput()
 		if got := strings.Fields(string(out)); err != nil || !slices.Equal(slices.Sorted(slices.Values(got)), want) {

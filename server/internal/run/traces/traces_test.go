@@ -169,7 +169,8 @@ func TestDroppedSpansAreCounted(t *testing.T) {
 	}
 	close(release)
 	traces.Stop(t.Context())
-	if got := traces.Spans(); got["dropped"] != held["dropped"] || got["sent"] != made-got["dropped"] || got["failed"] != 0 {
+	got := traces.Spans()
+	if got["dropped"] != held["dropped"] || got["sent"] != made-got["dropped"] || got["failed"] != 0 {
 		t.Errorf("spans = %v; want the others sent", got)
 	}
 	if n := strings.Count(log.String(), "spans are dropped"); n != 1 {

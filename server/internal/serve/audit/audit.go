@@ -2,10 +2,12 @@
 //
 // A call is recorded before it does anything, and again when it has ended. One that changes
 // something and cannot be recorded is not made. Nobody waits for the record of an end: it
-// waits in memory, and is tried until the database takes it or the service stops. Refused calls are counted in memory, by reason, caller, address
-// and minute, because anybody can make any number of them: they cost no statement each, and
-// do not wake a database that sleeps. They are written when the service has looked for work
-// anyway, when somebody asks for the audit, and at the end.
+// waits in memory, and is tried until the database takes it or the service stops.
+//
+// Refused calls are counted in memory, by reason, caller, address and minute, because
+// anybody can make any number of them: they cost no statement each, and do not wake a
+// database that sleeps. They are written when the service has looked for work anyway, when
+// somebody asks for the audit, and at the end.
 package audit
 
 import (

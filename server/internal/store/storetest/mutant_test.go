@@ -831,7 +831,7 @@ func (m *expiresTombstones) Expire(ctx context.Context, x store.Expiry) (store.E
 func (b base) expireSQL(ctx context.Context, x store.Expiry, of store.Aging, text string, args ...any) (
 	store.Expired, error,
 ) {
-	out, err := b.Store.Expire(ctx, x)
+	out, err := b.Expire(ctx, x)
 	if err != nil || x.Table != of || out.Deleted == 0 {
 		return out, err
 	}

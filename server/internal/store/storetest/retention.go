@@ -207,18 +207,20 @@ func expiryBesideRebirth(e *env) {
 	defer stop()
 	var others sync.WaitGroup
 	var expired atomic.Int64
+	expireSome := func(s store.Store, table store.Aging) error {
+		out, err := s.Expire(e.ctx(), store.Expiry{
+			Project: project, Table: table, Before: e.now.Add(time.Hour), Limit: 2,
+		})
+		expired.Add(int64(out.Deleted))
+		return err
+	}
 	for _, s := range []store.Store{e.Store, e.another()} {
 		others.Go(func() {
 			for working.Err() == nil {
-				for _, table := range []store.Aging{store.AgingRooms, store.AgingThreads} {
-					out, err := s.Expire(e.ctx(), store.Expiry{
-						Project: project, Table: table, Before: e.now.Add(time.Hour), Limit: 2,
-					})
-					if err != nil {
-						e.Errorf("Expire = %v; want no error", err)
-						return
-					}
-					expired.Add(int64(out.Deleted))
+				err := errors.Join(expireSome(s, store.AgingRooms), expireSome(s, store.AgingThreads))
+				if err != nil {
+					e.Errorf("Expire = %v; want no error", err)
+					return
 				}
 			}
 		})

@@ -1228,7 +1228,9 @@ func tasksByKey(e *env) {
 	list := []mirror.Resource{threadOf("room", "th_2"), threadOf("room", "th_3"), storageOf("room"), roomOf("room")}
 	got, err := e.Tasks(e.ctx(), list, e.now)
 	e.must("Tasks", err)
-	e.want("Tasks", got, []mirror.Task{e.task(roomOf("room")), e.task(storageOf("room")), e.task(threadOf("room", "th_2"))})
+	e.want("Tasks", got, []mirror.Task{
+		e.task(roomOf("room")), e.task(storageOf("room")), e.task(threadOf("room", "th_2")),
+	})
 	none, err := e.Tasks(e.ctx(), nil, e.now)
 	e.must("Tasks", err)
 	e.want("Tasks of nothing", len(none), 0)
