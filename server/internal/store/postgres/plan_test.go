@@ -179,7 +179,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	// Few threads and comments changed after the time of the filters.
 	const early = "timestamptz '2026-03-01' + n * interval '0.1 second'"
 	for table, columns := range map[string]string{
-		"mirror_room":     "'r-' || n, 1, " + wide + ", '', null, null, '', null, '', " +
+		"mirror_room": "'r-' || n, 1, " + wide + ", '', null, null, '', null, '', " +
 			"case when n % 10 = 0 then " + when + " end",
 		"mirror_document": "'r-' || n, 2, '', 1, " + wide + ", '', 0, 1",
 		"mirror_resource_state": "'r-' || n % 1000, n % 8 + 1, case when n % 8 > 2 then 'r-' || n else '' end, 1, 0, " +
