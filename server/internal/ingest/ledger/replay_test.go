@@ -81,7 +81,8 @@ func TestReplay(t *testing.T) {
 		}
 		looks := b.events.looks
 		want = Replayed{Read: seen, Replayed: seen - 1, Skipped: 1}
-		if got, reports := b.replay(l, ofRooms); got != want || seen <= replayBatch || reports < 2 || b.events.looks != looks+1 {
+		if got, reports := b.replay(l, ofRooms); got != want || seen <= replayBatch || reports < 2 ||
+			b.events.looks != looks+1 {
 			b.Fatalf("Replay of some rooms = %+v in %d parts and %d looks; want %d events by one look", got, reports,
 				b.events.looks-looks, seen)
 		}
