@@ -178,6 +178,92 @@ func BenchmarkAccept(b *testing.B) {
 	})
 }
 
+// benchLease claims a resource; n tells its lease from others.
+func benchLease(b *testing.B, s store.Store, r mirror.Resource, n int, now time.Time) (mirror.Lease, error) {
+	b.Helper()
+	id := [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(r.Kind)}
+	return s.Claim(b.Context(), r, id, now, time.Minute)
+}
+
+// benchRooms mirrors rooms, each with a Storage document that is due.
+func benchRooms(b *testing.B, s store.Store, rooms int, now time.Time) {
+	b.Helper()
+	edit(b, s, rooms, "first", now)
+	for i := range rooms {
+		room := benchStorage(i).RoomResource()
+		_, err := s.Request(b.Context(), []mirror.Request{{Resource: room}}, now)
+		var l mirror.Lease
+		if err == nil {
+			l, err = benchLease(b, s, room, i, now)
+		}
+		if err == nil {
+			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{
+				FetchTime: now, Source: []byte(`{"type":"room"}`),
+				CreateTime: now,
+			}, now, 0)
+		}
+		if err != nil {
+			b.Fatalf("mirror a room = %v", err)
+		}
+	}
+}
+
+// BenchmarkReadDocuments reads documents that the readers have, as most reads do.
+func BenchmarkReadDocuments(b *testing.B) {
+	benchEach(b, func(b *testing.B, e *dbtest.Engine) {
+		b.Helper()
+		const rooms = 200
+		url := e.Database(b)
+		s := open(b, engine.Config{URL: url})
+		benchRooms(b, s, rooms, testTime)
+		for i := range rooms {
+			l, err := benchLease(b, s, benchStorage(i), i+rooms, testTime)
+			if err == nil {
+				_, err = s.ApplyDocument(b.Context(), l, benchDocument(b, 1<<10, i, 0), testTime, 0)
+			}
+			if err != nil {
+				b.Fatalf("mirror a document = %v", err)
+			}
+		}
+		for _, size := range []int{1, 4, 16} {
+			b.Run(strconv.Itoa(size), func(b *testing.B) {
+				reads := make([]store.DocumentRead, size)
+				read := func(first int) []*mirror.Document {
+					for i := range reads {
+						reads[i].Resource = benchStorage((first + i) % rooms)
+					}
+					documents, err := s.ReadDocuments(b.Context(), reads, 1<<20)
+					if err != nil || slices.Contains(documents, nil) {
+						b.Fatalf("ReadDocuments = %v, %v; want all", documents, err)
+					}
+					return documents
+				}
+				sums := make(map[mirror.RoomID][32]byte, rooms)
+				for i := range rooms {
+					d := read(i)[0]
+					sums[d.Room] = d.SHA256
+				}
+				have := func(first int) {
+					for i := range reads {
+						reads[i].Have = sums[benchStorage((first+i)%rooms).Room]
+					}
+				}
+				m := newMeter(b, e, url)
+				b.ReportAllocs()
+				b.ResetTimer()
+				m.start()
+				for n := range b.N {
+					have(n)
+					read(n)
+				}
+				b.StopTimer()
+				m.stop()
+				m.report(b, b.N*size, "document")
+			})
+		}
+	})
+}
+
 // BenchmarkApply claims documents and applies them with eight workers, changed
 // and as they were.
 func BenchmarkApply(b *testing.B) {
@@ -200,29 +286,9 @@ func benchmarkApply(b *testing.B, e *dbtest.Engine, size int, changed bool) {
 	url := e.Database(b)
 	s := open(b, engine.Config{URL: url})
 	now := testTime
-	lease := func(r mirror.Resource, n int) (mirror.Lease, error) {
-		return s.Claim(b.Context(), r, [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(r.Kind)}, now,
-			time.Minute)
-	}
+	lease := func(r mirror.Resource, n int) (mirror.Lease, error) { return benchLease(b, s, r, n, now) }
 	versions := make([][2]mirror.DocumentContent, documents)
-	edit(b, s, rooms, "first", now)
-	for i := range rooms {
-		room := benchStorage(i).RoomResource()
-		_, err := s.Request(b.Context(), []mirror.Request{{Resource: room}}, now)
-		var l mirror.Lease
-		if err == nil {
-			l, err = lease(room, i)
-		}
-		if err == nil {
-			_, err = s.ApplyRoom(b.Context(), l, mirror.RoomContent{
-				FetchTime: now, Source: []byte(`{"type":"room"}`),
-				CreateTime: now,
-			}, now, 0)
-		}
-		if err != nil {
-			b.Fatalf("mirror a room = %v", err)
-		}
-	}
+	benchRooms(b, s, rooms, now)
 	for i := range versions {
 		for v := range versions[i] {
 			versions[i][v] = benchDocument(b, size, i, v)

@@ -15,12 +15,12 @@ import (
 )
 
 var lists = sqllist.Dialect{
-	Contains:     "json_contains(%s, ?)",
-	Key:          func(id string) any { return rawKey(id) },
-	Time:         func(t time.Time) any { return nullTime(t) },
-	First:        firstTime,
-	Last:         lastTime,
-	DocumentKeys: documentKeys,
+	Contains:      "json_contains(%s, ?)",
+	Key:           func(id string) any { return rawKey(id) },
+	Time:          func(t time.Time) any { return nullTime(t) },
+	First:         firstTime,
+	Last:          lastTime,
+	DocumentTable: documentTable, DocumentKeys: documentKeys,
 	KeyTable: func(columns []sqllist.KeyColumn) (table string, args []any) {
 		rows := 0
 		names := make([]string, len(columns))
@@ -68,13 +68,17 @@ func (q *queries) rows(ctx context.Context, text string, args []any, scan func(s
 	return q.query(ctx, text, args, func(rows *sql.Rows) error { return scan(rows) })
 }
 
-// documentKeys is a table expression of the keys.
-func documentKeys(reads []store.DocumentRead) (table string, args []any) {
-	args = make([]any, 0, 8*len(reads))
+// documentTable is a table expression of keys.
+func documentTable(reads int) string {
+	return keyTable(reads, "n", "bucket", "project_id", "room_id", "kind", "resource_id", "deleted", "have")
+}
+
+func documentKeys(reads []store.DocumentRead) []any {
+	args := make([]any, 0, 8*len(reads))
 	for i := range reads {
 		args = append(appendKey(append(args, i), reads[i].Resource), reads[i].Deleted, reads[i].Have[:])
 	}
-	return keyTable(len(reads), "n", "bucket", "project_id", "room_id", "kind", "resource_id", "deleted", "have"), args
+	return args
 }
 
 func roomsByIDSQL(n int) string {

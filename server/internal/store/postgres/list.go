@@ -15,13 +15,14 @@ import (
 
 var lists = sqllist.Dialect{
 	Numbered: true, RowValues: true, Lateral: true,
-	Contains:     "%s @> ?",
-	Key:          func(id string) any { return id },
-	Time:         func(t time.Time) any { return nullTime(t) },
-	First:        pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true},
-	Last:         pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true},
-	DocumentKeys: documentKeys,
-	KeyTable:     keyTable,
+	Contains:      "%s @> ?",
+	Key:           func(id string) any { return id },
+	Time:          func(t time.Time) any { return nullTime(t) },
+	First:         pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true},
+	Last:          pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true},
+	DocumentTable: func(int) string { return documentTable },
+	DocumentKeys:  documentKeys,
+	KeyTable:      keyTable,
 	// As in the expressions of their indexes.
 	ThreadChanged:   "coalesce(t.update_time, t.create_time)",
 	CommentChanged:  "greatest(c.create_time, c.edit_time, c.delete_time)",
@@ -57,10 +58,22 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// documentKeys is a table expression of the keys. The inner selects hide the
-// lengths of the arrays from the planner, which would otherwise plan every
-// execution again, at many times the cost of the rows.
-func documentKeys(reads []store.DocumentRead) (table string, args []any) {
+// documentTable is a table expression of keys. The inner selects hide the lengths of the
+// arrays from the planner, which would otherwise plan every execution again, at many
+// times the cost of the rows.
+const documentTable = `(
+    select
+        unnest((select ?::integer[])) as n,
+        unnest((select ?::smallint[])) as bucket,
+        unnest((select ?::text[])) as project_id,
+        unnest((select ?::text[])) as room_id,
+        unnest((select ?::smallint[])) as kind,
+        unnest((select ?::text[])) as resource_id,
+        unnest((select ?::boolean[])) as deleted,
+        unnest((select ?::bytea[])) as have
+) k`
+
+func documentKeys(reads []store.DocumentRead) []any {
 	n := make([]int32, len(reads))
 	buckets, kinds := make([]int16, len(reads)), make([]int16, len(reads))
 	projects, rooms, ids := make([]string, len(reads)), make([]string, len(reads)), make([]string, len(reads))
@@ -71,20 +84,10 @@ func documentKeys(reads []store.DocumentRead) (table string, args []any) {
 		projects[i], rooms[i], ids[i] = string(r.Project), string(r.Room), r.ID
 		deleted[i], have[i] = reads[i].Deleted, reads[i].Have[:]
 	}
-	return `(
-    select
-        unnest((select ?::integer[])) as n,
-        unnest((select ?::smallint[])) as bucket,
-        unnest((select ?::text[])) as project_id,
-        unnest((select ?::text[])) as room_id,
-        unnest((select ?::smallint[])) as kind,
-        unnest((select ?::text[])) as resource_id,
-        unnest((select ?::boolean[])) as deleted,
-        unnest((select ?::bytea[])) as have
-) k`, []any{n, buckets, projects, rooms, kinds, ids, deleted, have}
+	return []any{n, buckets, projects, rooms, kinds, ids, deleted, have}
 }
 
-// keyTable is a table expression of keys, as documentKeys.
+// keyTable is a table expression of keys, as documentTable.
 func keyTable(columns []sqllist.KeyColumn) (table string, args []any) {
 	var selected []string
 	for _, c := range columns {

@@ -62,9 +62,10 @@ func (s *sessions) beforeConnect(_ context.Context, cc *pgx.ConnConfig) error {
 	return nil
 }
 
-// afterConnect pins the settings of a new session.
+// afterConnect prepares a new session, and pins its settings.
 func (s *sessions) afterConnect(searchPath string) func(context.Context, *pgx.Conn) error {
 	return func(ctx context.Context, conn *pgx.Conn) error {
+		readTimes(conn.TypeMap())
 		if s.pooled.Load() {
 			return nil
 		}

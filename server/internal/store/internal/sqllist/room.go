@@ -2,7 +2,6 @@ package sqllist
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -118,8 +117,17 @@ func (r *Reader) RoomsBy(ctx context.Context, project mirror.ProjectID, text str
 	return list(ctx, r, "read rooms", r.query(text, args...), scanRoom(project))
 }
 
-const documentColumns = `d.room_id, d.kind, d.resource_id, d.content_sha256, d.size, d.derive_version, d.data_problem,
-    r.delete_time,` + stateColumns + "\n"
+const documentColumns = "d.room_id, d.kind, d.resource_id, " + copyColumns
+
+// copyColumns are the columns of a document d without its key, of its room r and its
+// state s.
+const copyColumns = "d.content_sha256, d.size, d.derive_version, d.data_problem, r.delete_time," + stateColumns + "\n"
+
+// copyInto returns what copyColumns are scanned into.
+func copyInto(d *mirror.Document) []any {
+	return withState(&d.Freshness, (*hash)(&d.SHA256), &d.Size, &d.DeriveVersion, &d.DataProblem,
+		at(&d.Freshness.DeleteTime))
+}
 
 // roomAndState looks up the room r and the state s of a document or thread.
 func (r *Reader) roomAndState(of, kind, id string) string {
@@ -137,18 +145,7 @@ func (r *Reader) ofDocument() string { return r.roomAndState("d", "d.kind", "d.r
 
 // scanDocument scans leading columns, followed by documentColumns.
 func scanDocument(row Row, d *mirror.Document, first ...any) error {
-	return scanWithState(row, &d.Freshness, append(first, &d.Room, &d.Kind, &d.ID, (*hash)(&d.SHA256), &d.Size,
-		&d.DeriveVersion, &d.DataProblem, at(&d.Freshness.DeleteTime))...)
-}
-
-// scanContent scans leading columns, the content, and documentColumns.
-func (r *Reader) scanContent(row Row, d *mirror.Document, first ...any) error {
-	var packed []byte
-	err := scanDocument(row, d, append(first, &packed)...)
-	if err == nil && packed != nil {
-		d.Content, err = r.pack.Unpack(packed, d.Size)
-	}
-	return err
+	return row.Scan(append(append(first, &d.Room, &d.Kind, &d.ID), copyInto(d)...)...)
 }
 
 // Document reads by key and unpacks the content.
@@ -158,8 +155,20 @@ func (r *Reader) Document(ctx context.Context, document mirror.Resource, deleted
 		where(shown("d", "", "?"), deleted)
 	return one(ctx, r, "read document", s, func(row Row, d *mirror.Document) error {
 		d.Project = document.Project
-		return r.scanContent(row, d)
+		var packed []byte
+		if err := scanDocument(row, d, &packed); err != nil {
+			return err
+		}
+		return r.unpack(d, packed)
 	})
+}
+
+// unpack sets the content of a document, unless it was not read.
+func (r *Reader) unpack(d *mirror.Document, packed []byte) (err error) {
+	if packed != nil {
+		d.Content, err = r.pack.Unpack(packed, d.Size)
+	}
+	return err
 }
 
 // ReadDocuments uses one statement for all readers. It omits content that a reader
@@ -171,33 +180,53 @@ func (r *Reader) ReadDocuments(ctx context.Context, reads []store.DocumentRead, 
 	if len(reads) == 0 {
 		return documents, nil
 	}
-	keys, args := r.dialect.DocumentKeys(reads)
-	s := r.query("select k.n, case when d.content_sha256 <> k.have and d.size <= ? then d.content end, "+
-		documentColumns+"from "+keys+`
-join mirror_document d
-    on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
-    and d.kind = k.kind and d.resource_id = k.resource_id
-join mirror_room r on `+onKey("r", "d", "d.room_id")+"\n"+r.state("d", "d.room_id", "d.kind", "d.resource_id")+"where "+shown("d", "", "k.deleted"), append([]any{inline}, args...)...)
-	if r.dialect.Routed { // by the buckets alone a sharded server finds the shards
-		buckets := make([]any, len(reads))
-		for i, read := range reads {
-			buckets[i] = read.Resource.Bucket()
+	s := &statement{dialect: &r.dialect}
+	s.add(r.readDocuments(len(reads)), append([]any{inline}, r.dialect.DocumentKeys(reads)...)...)
+	if r.dialect.Routed {
+		for _, read := range reads {
+			s.args = append(s.args, read.Resource.Bucket())
 		}
-		s.add("\n    and d.bucket in (?"+strings.Repeat(", ?", len(reads)-1)+")", buckets...)
 	}
-	err := r.read(ctx, fmt.Sprintf("read %d documents", len(reads)), s, func(row Row) error {
-		var n int
-		var d mirror.Document
-		if err := r.scanContent(row, &d, &n); err != nil {
+	// Every row is scanned into these.
+	var n int
+	var packed []byte
+	var d mirror.Document
+	into := append([]any{&n, &packed}, copyInto(&d)...)
+	err := r.read(ctx, "read documents", s, func(row Row) error {
+		if err := row.Scan(into...); err != nil {
 			return err
 		}
-		d.Project, documents[n] = reads[n].Resource.Project, &d
-		return nil
+		document := d
+		of := reads[n].Resource
+		document.Project, document.Room, document.Kind, document.ID = of.Project, of.Room, of.Kind, of.ID
+		documents[n] = &document
+		return r.unpack(&document, packed)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return documents, nil
+}
+
+// readDocuments returns the text of a statement for so many reads. Most reads of a busy
+// service wait for one, and the text takes longer to make than to send.
+func (r *Reader) readDocuments(reads int) string {
+	if text, ok := r.documentTexts.Load(reads); ok {
+		return text.(string) //nolint:forcetypeassert // nothing else is stored
+	}
+	text := "select k.n, case when d.content_sha256 <> k.have and d.size <= ? then d.content end, " + copyColumns +
+		"from " + r.dialect.DocumentTable(reads) + `
+join mirror_document d
+    on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
+    and d.kind = k.kind and d.resource_id = k.resource_id
+join mirror_room r on ` + onKey("r", "d", "d.room_id") + "\n" + r.state("d", "d.room_id", "d.kind", "d.resource_id") +
+		"where " + shown("d", "", "k.deleted")
+	if r.dialect.Routed { // by the buckets alone a sharded server finds the shards
+		text += "\n    and d.bucket in (?" + strings.Repeat(", ?", reads-1) + ")"
+	}
+	s := r.query(text)
+	r.documentTexts.Store(reads, s.text.String())
+	return s.text.String()
 }
 
 // Documents uses the index by room id.

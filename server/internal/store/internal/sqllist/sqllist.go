@@ -11,9 +11,11 @@ package sqllist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -39,10 +41,11 @@ type Dialect struct {
 	Time func(t time.Time) any
 	// No time in the database is before First or after Last.
 	First, Last any
-	// DocumentKeys is a table expression k with the columns n, bucket, project_id,
+	// DocumentTable is a table expression k with the columns n, bucket, project_id,
 	// room_id, kind, resource_id, deleted and have: one row for each read, numbered
-	// from 0.
-	DocumentKeys func(reads []store.DocumentRead) (table string, args []any)
+	// from 0. DocumentKeys are its arguments.
+	DocumentTable func(reads int) string
+	DocumentKeys  func(reads []store.DocumentRead) (args []any)
 	// KeyTable is a table expression k with the given columns.
 	KeyTable func(columns []KeyColumn) (table string, args []any)
 	// ThreadChanged and CommentChanged are when a thread t or a comment c changed, as
@@ -84,6 +87,8 @@ type Reader struct {
 	classify func(ctx context.Context, err error) error
 	pack     *pack.Codec
 	timeout  time.Duration
+	// documentTexts are the texts of ReadDocuments, by the number of reads.
+	documentTexts sync.Map
 }
 
 // NewReader returns a Reader. run calls scan for each row of a query, and ends it on
@@ -356,6 +361,9 @@ func (m *moment) Scan(src any) error {
 	return nil
 }
 
+// SetTime sets the time without boxing it, where a driver can; the zero time is null.
+func (m *moment) SetTime(t time.Time) { *m = moment(t.UTC()) }
+
 // hash scans a column into a hash. An empty column gives zero: the row will be
 // rewritten.
 type hash [32]byte
@@ -365,6 +373,14 @@ func (h *hash) Scan(src any) error {
 	sum, ok := src.([]byte)
 	if !ok {
 		return fmt.Errorf("a hash is stored as %T", src)
+	}
+	return h.ScanBytes(sum)
+}
+
+// ScanBytes sets the hash without boxing it, where a driver can.
+func (h *hash) ScanBytes(sum []byte) error {
+	if sum == nil {
+		return errors.New("a hash is stored as null")
 	}
 	*h = hash{}
 	copy(h[:], sum)
@@ -378,8 +394,12 @@ const stateColumns = `
 
 // scanWithState scans columns, followed by stateColumns.
 func scanWithState(row Row, f *mirror.Freshness, columns ...any) error {
-	return row.Scan(append(columns, at(&f.FetchTime), at(&f.SourceUpdateTime), at(&f.MissingSince), &f.Revision,
-		&f.Stale)...)
+	return row.Scan(withState(f, columns...)...)
+}
+
+// withState adds what stateColumns are scanned into.
+func withState(f *mirror.Freshness, columns ...any) []any {
+	return append(columns, at(&f.FetchTime), at(&f.SourceUpdateTime), at(&f.MissingSince), &f.Revision, &f.Stale)
 }
 
 // lookUp joins each row with the one of a table whose key is given, or with nulls.

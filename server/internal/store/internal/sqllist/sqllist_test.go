@@ -41,7 +41,8 @@ func TestValuesAreArguments(t *testing.T) {
 		d.Key = func(id string) any { return value(id) }
 		d.Time = func(at time.Time) any { return at }
 		d.First, d.Last = value("first"), value("last")
-		d.DocumentKeys = func([]store.DocumentRead) (string, []any) { return "(select ? as n) k", []any{0} }
+		d.DocumentTable = func(int) string { return "(select ? as n) k" }
+		d.DocumentKeys = func([]store.DocumentRead) []any { return []any{0} }
 		d.KeyTable = func([]sqllist.KeyColumn) (string, []any) { return "(select ? as room_id) k", []any{value("room")} }
 		d.ThreadChanged, d.CommentChanged, d.Open, d.Done = "t.changed", "c.changed", "s.open", "s.done"
 		d.MetadataIndexed, d.EachBucket, d.Routed = d.Numbered, "each ", !d.Numbered
