@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -38,12 +39,16 @@ type timePlan struct {
 
 // Scan implements [pgtype.ScanPlan].
 func (p *timePlan) Scan(src []byte, dst any) error {
+	into, ok := dst.(timeSetter)
+	if !ok {
+		return fmt.Errorf("%T takes no time", dst)
+	}
 	if err := p.next.Scan(src, &p.value); err != nil {
 		return err
 	}
 	if p.value.InfinityModifier != pgtype.Finite {
 		return errors.New("a time is stored as infinity")
 	}
-	dst.(timeSetter).SetTime(p.value.Time) //nolint:forcetypeassert // see PlanScan
+	into.SetTime(p.value.Time)
 	return nil
 }

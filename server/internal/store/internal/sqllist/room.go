@@ -2,6 +2,7 @@ package sqllist
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -211,8 +212,9 @@ func (r *Reader) ReadDocuments(ctx context.Context, reads []store.DocumentRead, 
 // readDocuments returns the text of a statement for so many reads. Most reads of a busy
 // service wait for one, and the text takes longer to make than to send.
 func (r *Reader) readDocuments(reads int) string {
-	if text, ok := r.documentTexts.Load(reads); ok {
-		return text.(string) //nolint:forcetypeassert // nothing else is stored
+	made, _ := r.documentTexts.Load(reads)
+	if text, ok := made.(string); ok {
+		return text
 	}
 	text := "select k.n, case when d.content_sha256 <> k.have and d.size <= ? then d.content end, " + copyColumns +
 		"from " + r.dialect.DocumentTable(reads) + `
