@@ -18,12 +18,13 @@ const (
 	// PieceRows is how many rows besides the head one transaction writes of one item,
 	// if it can be more than one.
 	PieceRows = 5000
-	// listRows, listItems and listBytes bound what it writes of several items.
-	listRows  = 600
-	listItems = 100
-	listBytes = 1 << 20
+	// listRows, listItems and listBytes bound what it writes of several items. Deliveries
+	// are acknowledged later by up to as long as it takes.
+	listRows  = 100
+	listItems = 25
+	listBytes = 256 << 10
 	// PieceMarks is how many resources one transaction of a list marks stale.
-	PieceMarks = 500
+	PieceMarks = 100
 	// maxPause is the longest time between two transactions: one that has waited for a
 	// lock has not used the database meanwhile.
 	maxPause = time.Second

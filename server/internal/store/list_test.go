@@ -110,12 +110,12 @@ func TestListLeavesTimeToOthers(t *testing.T) {
 		threads, rows, unreadable int
 		pieces, marks             int
 	}{
-		"threads":                 {10 * time.Millisecond, 1000, 30, 0, 50, 1},
-		"threads of few rows":     {10 * time.Millisecond, 1000, 1, 0, 10, 1},
+		"threads":                 {10 * time.Millisecond, 300, 30, 0, 100, 1},
+		"threads of few rows":     {10 * time.Millisecond, 1000, 1, 0, 40, 1},
 		"threads of many rows":    {10 * time.Millisecond, 10, 700, 0, 10, 1},
-		"a transaction is locked": {time.Minute, 100, 30, 0, 5, 1},
-		"marks":                   {10 * time.Millisecond, 0, 0, 1100, 0, 3},
-		"one piece":               {10 * time.Millisecond, 20, 30, 0, 1, 1},
+		"a transaction is locked": {time.Minute, 15, 30, 0, 5, 1},
+		"marks":                   {10 * time.Millisecond, 0, 0, 220, 0, 3},
+		"one piece":               {10 * time.Millisecond, 3, 30, 0, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -116,9 +116,11 @@ func newItemSQL(kind *store.ItemKind) *itemSQL {
 			distrust = "update " + table.Name + " set digest = ''\nwhere " + one
 		}
 		// Item by item: the planner expects so few rows of a room that it would read all
-		// of them and compare the ids.
+		// of them and compare the ids. The limit is for the estimate, as in MarkStale: else it
+		// would plan each time, which takes longer than to read the rows of a few items.
 		keys := "c." + strings.Join(key, ", c.")
-		stored = append(stored, fmt.Sprintf("select %d, array[%s], %s\nfrom unnest(%s::text[]) i (id)\n"+
+		stored = append(stored, fmt.Sprintf("select %d, array[%s], %s\n"+
+			"from (select unnest(%s::text[]) as id limit cardinality(%[4]s::text[])) i\n"+
 			"cross join lateral (select * from %s where %s and %s = i.id offset 0) c", i, keys, digest, parameter(0),
 			table.Name, in, kind.ID))
 		names, unnested := unnest(columns, next)

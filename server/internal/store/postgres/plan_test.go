@@ -104,6 +104,154 @@ func TestMarkStaleIsPlannedOnce(t *testing.T) {
 	}
 }
 
+// The statements that write lists of items are planned once too, however many items and
+// rows there are: of a small piece of a list, planning would take longer than writing.
+func TestListsArePlannedOnce(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for name, comments := range map[string]int{"few rows": 1, "many rows": 10} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, url := t.Context(), pgtest.Database(t)
+			if err := Migrate(ctx, url, slog.New(slog.DiscardHandler)); err != nil {
+				t.Fatalf("Migrate = %v", err)
+			}
+			s, err := Open(ctx, Config{URL: url, MaxConns: 8})
+			if err != nil {
+				t.Fatalf("Open = %v", err)
+			}
+			defer s.Close()
+			room := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindRoom}
+			lease := func(r mirror.Resource) mirror.Lease {
+				t.Helper()
+				if _, err := s.Request(ctx, []mirror.Request{{Resource: r}}, now); err != nil {
+					t.Fatalf("Request = %v", err)
+				}
+				lease, err := s.Claim(ctx, r, [16]byte{1}, now, time.Hour)
+				if err != nil {
+					t.Fatalf("Claim = %v", err)
+				}
+				return lease
+			}
+			content := mirror.RoomContent{FetchTime: now, Source: []byte(`{}`), CreateTime: now}
+			if _, err := s.ApplyRoom(ctx, lease(room), content, now, 0); err != nil {
+				t.Fatalf("ApplyRoom = %v", err)
+			}
+			room.Kind = mirror.KindThread
+			list := lease(room)
+			const pieces = 20
+			for n := range pieces {
+				var items []store.Item
+				for i := range 3 {
+					thread := mirror.Thread{ID: fmt.Sprintf("th_%d_%d", n, i), Source: []byte(`{}`), CreateTime: now}
+					for c := range comments {
+						thread.Comments = append(thread.Comments, mirror.Comment{
+							ID: fmt.Sprintf("cm_%d", c), UserID: "alice", Source: []byte(`{}`), Body: []byte(`{}`), CreateTime: now,
+							Reactions: []mirror.Reaction{{Emoji: "+1", UserID: "bob", CreateTime: now}},
+							Mentions:  []mirror.Mention{{Kind: "user", ID: "bob"}},
+						})
+					}
+					items = append(items, store.ThreadItem(thread))
+				}
+				if changes, err := s.AddItems(ctx, list, items, now, now); err != nil || len(changes) != 3 {
+					t.Fatalf("AddItems = %v, %v; want three changes", changes, err)
+				}
+			}
+			rows, err := s.pool.Query(ctx, "select custom_plans, generic_plans, statement from pg_prepared_statements "+
+				"where custom_plans + generic_plans >= $1", pieces)
+			if err != nil {
+				t.Fatalf("read pg_prepared_statements = %v", err)
+			}
+			seen, custom, generic, statement := 0, 0, 0, ""
+			if _, err := pgx.ForEachRow(rows, []any{&custom, &generic, &statement}, func() error {
+				if seen++; custom > 5 { // the server tries five before it compares
+					t.Errorf("planned %d times of %d:\n%s", custom, custom+generic, statement)
+				}
+				return nil
+			}); err != nil {
+				t.Fatalf("read pg_prepared_statements = %v", err)
+			}
+			if seen < 8 {
+				t.Errorf("%d statements were run for each piece; want all of AddItems", seen)
+			}
+		})
+	}
+}
+
+// The changes of a piece of a list cost what they write, however many states the room
+// has by then: a session keeps the plan that it made when there were few.
+func TestAnnounceReadsWhatItWrites(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("NOT RUN: -short leaves out what needs a PostgreSQL server; run without it before a merge")
+	}
+	url := pgtest.Database(t)
+	if err := Migrate(t.Context(), url, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("Connect = %v", err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatalf("%s = %v", sql, err)
+		}
+	}
+	r := mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindThread}
+	list := func(from, to int) {
+		t.Helper()
+		exec(fmt.Sprintf("insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, "+
+			"applied_generation) select %d, 'default', 'room', %d, 'th_' || n, 1, 1 from generate_series(%d, %d) n",
+			r.Bucket(), r.Kind, from, to))
+	}
+	record := &recorder{}
+	if _, err := dbq.New(record).AnnounceListed(t.Context(), dbq.AnnounceListedParams{}); !errors.Is(err, errRecorded) {
+		t.Fatalf("AnnounceListed = %v", err)
+	}
+	exec("prepare announce (text[], smallint, text, text, smallint, bigint, timestamptz) as " + record.sql)
+	exec("set plan_cache_mode = force_generic_plan")
+	announce := func() (blocks int, plan []byte) {
+		t.Helper()
+		sql := fmt.Sprintf("explain (analyze, buffers, format json) execute announce("+
+			"array['th_1', 'th_2', 'th_3'], %d, 'default', 'room', %d, 1, now())", r.Bucket(), r.Kind)
+		if err := conn.QueryRow(t.Context(), sql, pgx.QueryExecModeSimpleProtocol).Scan(&plan); err != nil {
+			t.Fatalf("explain = %v", err)
+		}
+		var out []struct {
+			Plan struct {
+				Plans []struct {
+					Hit  int `json:"Shared Hit Blocks"`
+					Read int `json:"Shared Read Blocks"`
+				}
+			}
+		}
+		if err := json.Unmarshal(plan, &out); err != nil {
+			t.Fatalf("Unmarshal = %v", err)
+		}
+		for _, part := range out[0].Plan.Plans {
+			blocks = max(blocks, part.Hit+part.Read)
+		}
+		return blocks, plan
+	}
+	list(1, 5)
+	announce()
+	list(6, 20_000)
+	if blocks, plan := announce(); blocks > 100 {
+		t.Errorf("AnnounceListed of 3 of 20,000 threads takes %d blocks; want some for each: %.3000s", blocks, plan)
+	}
+	var revised int
+	if err := conn.QueryRow(t.Context(), "select count(*) from mirror_resource_state where revision > 0").Scan(
+		&revised); err != nil || revised != 3 {
+		t.Fatalf("states with a revision = %d, %v; want 3", revised, err)
+	}
+}
+
 // sample fills in a value that the tables below can be asked for.
 func sample(name string, v reflect.Value) {
 	now := pgtype.Timestamptz{Time: time.Date(2026, 3, 1, 0, 10, 0, 0, time.UTC), Valid: true}

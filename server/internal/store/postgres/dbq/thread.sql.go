@@ -22,14 +22,16 @@ entry as (
     select $2, head.before + t.i, $3, $4, $5, t.resource_id, 1, $6, $7
     from head, (
         select generate_series(1, cardinality($1::text[])) as i, unnest($1::text[]) as resource_id
+        limit cardinality($1::text[])
     ) t
     returning n, resource_id
 ),
 revised as (
-    update mirror_resource_state s set revision = entry.n
-    from entry
-    where s.bucket = $2 and s.project_id = $3 and s.room_id = $4
-        and s.kind = $5 and s.resource_id = entry.resource_id
+    insert into mirror_resource_state (
+        bucket, project_id, room_id, kind, resource_id, generation, applied_generation, revision
+    )
+    select $2, $3, $4, $5, entry.resource_id, 1, 1, entry.n from entry
+    on conflict (bucket, project_id, room_id, kind, resource_id) do update set revision = excluded.revision
 )
 select head.before::bigint as before from head
 `
@@ -45,7 +47,10 @@ type AnnounceListedParams struct {
 }
 
 // Takes as many change numbers as there are resources, last in the transaction, and
-// returns the one before them.
+// returns the one before them. The limit is for the estimate, as in MarkStale.
+//
+// The states are there: an insert finds each by its key, where an update may be planned
+// as a scan of all states of the room, of which the planner expects few.
 func (q *Queries) AnnounceListed(ctx context.Context, arg AnnounceListedParams) (int64, error) {
 	row := q.db.QueryRow(ctx, announceListed,
 		arg.ResourceID,

@@ -35,7 +35,10 @@ for share;
 
 -- name: AnnounceListed :one
 -- Takes as many change numbers as there are resources, last in the transaction, and
--- returns the one before them.
+-- returns the one before them. The limit is for the estimate, as in MarkStale.
+--
+-- The states are there: an insert finds each by its key, where an update may be planned
+-- as a scan of all states of the room, of which the planner expects few.
 with head as (
     update mirror_feed_head h set n = h.n + cardinality(@resource_id::text[])
     where h.bucket = @bucket
@@ -46,14 +49,16 @@ entry as (
     select @bucket, head.before + t.i, @project_id, @room_id, @kind, t.resource_id, 1, @epoch, @now
     from head, (
         select generate_series(1, cardinality(@resource_id::text[])) as i, unnest(@resource_id::text[]) as resource_id
+        limit cardinality(@resource_id::text[])
     ) t
     returning n, resource_id
 ),
 revised as (
-    update mirror_resource_state s set revision = entry.n
-    from entry
-    where s.bucket = @bucket and s.project_id = @project_id and s.room_id = @room_id
-        and s.kind = @kind and s.resource_id = entry.resource_id
+    insert into mirror_resource_state (
+        bucket, project_id, room_id, kind, resource_id, generation, applied_generation, revision
+    )
+    select @bucket, @project_id, @room_id, @kind, entry.resource_id, 1, 1, entry.n from entry
+    on conflict (bucket, project_id, room_id, kind, resource_id) do update set revision = excluded.revision
 )
 select head.before::bigint as before from head;
 
