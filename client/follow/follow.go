@@ -28,6 +28,10 @@ const (
 	firstPause, longestPause = 100 * time.Millisecond, 30 * time.Second
 	// health is how long a stream that brought no changes must last to count as a good one.
 	health = time.Minute
+	// upgrade is for how long a token that the service calls invalid may be one that another
+	// replica knows: while they are upgraded one by one, older ones do not know those of newer
+	// ones.
+	upgrade = 10 * time.Minute
 )
 
 // Config says what to follow.
@@ -42,7 +46,8 @@ type Config struct {
 	// Snapshot begins with all that is mirrored if there is no start, and again if the service
 	// no longer accepts the token: between SnapshotBegin and SnapshotEnd, the handler gets what
 	// is there as SnapshotItems, then the changes since. If it is not set and Anew is nil, such
-	// a token ends Run; see [TokenGone].
+	// a token ends Run; see [TokenGone]. One that is called invalid is tried for ten minutes
+	// first: while replicas are upgraded, older ones do not know the tokens of newer ones.
 	Snapshot bool
 	// Anew, if not nil, reads all that the caller wants to hold. Run calls it if there is no
 	// start, before it handles the first response, and if the service no longer accepts the
@@ -103,6 +108,7 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 			}
 			failures = 1 // unless the next one does better
 			continue
+		case f.mayBeKnown(err, got): // to another replica
 		case TokenGone(err) && (cfg.Anew != nil || cfg.Snapshot):
 			f.begin()
 		case final(err):
@@ -130,18 +136,40 @@ func retryAfter(err error) time.Duration {
 
 // TokenGone reports whether the service refused a call because of its token: changes behind
 // it are no longer kept, the database is older than it or another one, or it is damaged. Then
-// start anew, with a snapshot or by reading the resources: what is held may be of another life
+// start again, with a snapshot or by reading the resources: what is held may be of another life
 // of the database, with revisions that no longer compare.
 func TokenGone(err error) bool {
-	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok {
-			switch info.GetReason() {
-			case "CHANGE_TOKEN_EXPIRED", "CHANGE_TOKEN_AHEAD", "CHANGE_TOKEN_MISMATCH", "CHANGE_TOKEN_INVALID":
-				return true
-			}
-		}
+	switch reasonOf(err) {
+	case "CHANGE_TOKEN_EXPIRED", "CHANGE_TOKEN_AHEAD", "CHANGE_TOKEN_MISMATCH", tokenInvalid:
+		return true
 	}
 	return false
+}
+
+const tokenInvalid = "CHANGE_TOKEN_INVALID"
+
+// reasonOf returns why the service refused a call; empty if it does not say.
+func reasonOf(err error) string {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+// mayBeKnown reports whether another replica may know the token that the service calls invalid.
+func (f *follower) mayBeKnown(err error, got bool) bool {
+	if got {
+		f.unknown = time.Time{}
+	}
+	if reasonOf(err) != tokenInvalid {
+		return false
+	}
+	if f.unknown.IsZero() {
+		f.unknown = time.Now()
+	}
+	return time.Since(f.unknown) < upgrade
 }
 
 // final reports whether the same call would fail again.
@@ -187,6 +215,8 @@ type follower struct {
 	// moved means that the last stream has brought changes or a part of a snapshot, or that
 	// Anew has read all.
 	moved bool
+	// unknown is since when the service has called the token invalid.
+	unknown time.Time
 }
 
 // begin begins without a token.
