@@ -151,7 +151,7 @@ func (s *changeStream) send(event, id string, message proto.Message) error {
 		if err != nil {
 			return err
 		}
-		b.Write(append(data, '\n'))
+		b.Write(append(inLine(data), '\n'))
 	} else {
 		data, err := apijson.Marshal(message)
 		if err != nil {
@@ -160,10 +160,21 @@ func (s *changeStream) send(event, id string, message proto.Message) error {
 		if id != "" {
 			fmt.Fprintf(b, "id: %s\n", id)
 		}
-		fmt.Fprintf(b, "event: %s\ndata: %s\n\n", event, data)
+		fmt.Fprintf(b, "event: %s\ndata: %s\n\n", event, inLine(data))
 	}
 	if _, err := s.w.Write(b.Bytes()); err != nil {
 		return err
 	}
 	return s.control.Flush()
+}
+
+// inLine makes JSON fit a line: resources that come with changes hold JSON as Liveblocks wrote
+// it, which may have breaks between its tokens. Within a token there are none.
+func inLine(data []byte) []byte {
+	for i, c := range data {
+		if c == '\n' || c == '\r' {
+			data[i] = ' '
+		}
+	}
+	return data
 }

@@ -97,7 +97,9 @@ func TestFieldsOfBytesAreJSON(t *testing.T) {
 				if holdsJSON(m.Input()) {
 					t.Errorf("the request of %s has JSON, which Unmarshal reads as base64", m.FullName())
 				}
-				if m.IsStreamingServer() && m.Output().FullName() != "google.api.HttpBody" && holdsJSON(m.Output()) {
+				// The gateway's own handler of WatchChanges writes its JSON without breaks: ResourcesFitALine.
+				inLines := m.Output().FullName() == "google.api.HttpBody" || m.Name() == "WatchChanges"
+				if m.IsStreamingServer() && !inLines && holdsJSON(m.Output()) {
 					t.Errorf("a message of %s has JSON, which may have a line break: messages are lines", m.FullName())
 				}
 			}

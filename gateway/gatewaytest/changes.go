@@ -17,6 +17,7 @@ var changeCases = []testCase{
 	{"ChangesAreEvents", changesAreEvents},
 	{"ChangesAreLines", changesAreLines},
 	{"SnapshotsAreEvents", snapshotsAreEvents},
+	{"ResourcesFitALine", resourcesFitALine},
 	{"ChangesFail", changesFail},
 	{"ChangesStartWhereARequestSays", changesStart},
 	{"ChangesEndWithTheirReader", changesEndWithReader},
@@ -59,6 +60,33 @@ func changesAreEvents(t *testing.T, dial Dial) {
 	} {
 		if got := a.header.Get(name); got != want {
 			t.Errorf("%s = %q; want %q", name, got, want)
+		}
+	}
+}
+
+// A resource that comes with a change is JSON in its line, however it is spelled.
+func resourcesFitALine(t *testing.T, dial Dial) {
+	r := newRig(t, dial, nil)
+	r.onWatch(func(req *mirrorv1.WatchChangesRequest, stream watchStream) error {
+		if req.GetInclude() != mirrorv1.ChangeInclude_CHANGE_INCLUDE_FULL {
+			t.Errorf("include = %v; want all", req.GetInclude())
+		}
+		return stream.Send(&mirrorv1.WatchChangesResponse{Token: "t1", Event: &mirrorv1.WatchChangesResponse_Changes{
+			Changes: &mirrorv1.ChangeBatch{Changes: []*mirrorv1.Change{{
+				Resource: &mirrorv1.Change_Document{Document: &mirrorv1.Document{
+					Content: []byte("{\n \"a\":\r\n \"x\\ny\"}"), ContentType: "application/json",
+				}},
+			}}},
+		}})
+	})
+	for _, header := range [][]string{nil, {"Accept", "text/event-stream"}} {
+		a := r.get(t, watchPath+"?include=full", header...)
+		found := false
+		for line := range strings.Lines(string(a.body)) {
+			found = found || strings.Contains(line, `{  "a":   "x\ny"}`) && strings.Contains(line, `"contentType"`)
+		}
+		if !found {
+			t.Errorf("%q; want the document within a line", a.body)
 		}
 	}
 }

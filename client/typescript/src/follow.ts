@@ -1,7 +1,7 @@
 import { MirrorError, failure, parseStatus } from "./error.js";
 import { type Service, prepare } from "./service.js";
 import { eventParser } from "./sse.js";
-import type { Change, ChangeProgress, ChangeStart, ResourceKind, components } from "./types.js";
+import type { Change, ChangeInclude, ChangeProgress, ChangeStart, ResourceKind, components } from "./types.js";
 
 type Schemas = components["schemas"];
 
@@ -22,6 +22,11 @@ export interface WatchOptions extends Service {
    * comes as changes of kind "upserted" without a time, then follows what has changed since.
    */
   readonly snapshot?: boolean | undefined;
+  /**
+   * Bring resources along with their changes, in `room`, `document`, `thread`, `activeUsers` or `group`: "basic" as
+   * lists return them, "full" with all that is in them. The key has to be allowed to read, too. By default "none".
+   */
+  readonly include?: ChangeInclude | undefined;
   /** Without a token, start about a minute before this time. */
   readonly startTime?: Date | undefined;
   /** Ends it with the reason of the signal. */
@@ -81,7 +86,8 @@ export interface FollowOptions extends WatchOptions {
  * next one; those of an interrupted message come again.
  *
  * Throws a {@link MirrorError} if trying again cannot help, such as one with the reason CHANGE_TOKEN_EXPIRED unless
- * `snapshot` is set.
+ * `snapshot` is set. A token that is called invalid is tried for ten minutes before: while replicas are upgraded,
+ * older ones do not know the tokens of newer ones.
  */
 export async function* follow(options: FollowOptions): AsyncGenerator<Change, void, void> {
   const { tokens } = options;
@@ -105,6 +111,7 @@ export async function* watch(options: WatchOptions): AsyncGenerator<Message, voi
   let polls = options.transport === "poll";
   let attempt = 0; // how many connections have failed in a row
   let cut = 0; // how many streams in a row brought no more than their greeting
+  let unknown = 0; // for how long the service has called the token invalid, in milliseconds
   for (;;) {
     signal?.throwIfAborted();
     let received = 0;
@@ -114,6 +121,7 @@ export async function* watch(options: WatchOptions): AsyncGenerator<Message, voi
       const source = polls ? poll(options, token, connection) : stream(options, token, connection);
       for await (const message of source) {
         if (++received > 1) attempt = cut = 0;
+        unknown = 0;
         token = message.token;
         yield message;
       }
@@ -125,21 +133,31 @@ export async function* watch(options: WatchOptions): AsyncGenerator<Message, voi
     }
     signal?.throwIfAborted();
     if (error instanceof Misuse) throw error.cause;
-    if (options.snapshot && token !== undefined && gone(error)) token = undefined;
-    else if (error instanceof MirrorError && error.final) throw error;
-    if (connection.suspect && received <= 1 && !(error instanceof MirrorError)) polls ||= ++cut >= 3;
-    if (error !== undefined) {
-      attempt++;
-      onRetry?.(error, attempt);
-    }
+    if (error !== undefined) attempt++;
     const retryAfter = error instanceof MirrorError ? (error.retryAfter ?? 0) : 0;
-    await sleep(Math.max(retryAfter, Math.random() * Math.min(30_000, 200 * 2 ** attempt)), signal);
+    const pause = Math.max(retryAfter, Math.random() * Math.min(30_000, 200 * 2 ** attempt));
+    const known = reasonOf(error) !== "CHANGE_TOKEN_INVALID" || (unknown += pause) > upgrade;
+    if (known && options.snapshot && token !== undefined && gone(error)) token = undefined;
+    else if (known && error instanceof MirrorError && error.final) throw error;
+    if (connection.suspect && received <= 1 && !(error instanceof MirrorError)) polls ||= ++cut >= 3;
+    if (error !== undefined) onRetry?.(error, attempt);
+    await sleep(pause, signal);
   }
+}
+
+/**
+ * For how long a token that the service calls invalid may be one that another replica knows, in milliseconds: while
+ * they are upgraded one by one, older ones do not know those of newer ones.
+ */
+const upgrade = 600_000;
+
+function reasonOf(error: unknown): string | undefined {
+  return error instanceof MirrorError ? error.reason : undefined;
 }
 
 /** Whether the service has refused a token. The reasons for that begin alike. */
 function gone(error: unknown): boolean {
-  return error instanceof MirrorError && (error.reason?.startsWith("CHANGE_TOKEN_") ?? false);
+  return reasonOf(error)?.startsWith("CHANGE_TOKEN_") ?? false;
 }
 
 /** Tells in which part of a snapshot a response is, and returns what it brings. */
@@ -216,8 +234,8 @@ async function* poll(
 }
 
 function selection(options: WatchOptions, token: string | undefined): object {
-  const { projectId, roomId, roomIdPrefix, kinds } = options;
-  const filter = { projectId, roomId, roomIdPrefix, kinds };
+  const { projectId, roomId, roomIdPrefix, kinds, include } = options;
+  const filter = { projectId, roomId, roomIdPrefix, kinds, include };
   if (token !== undefined) return { ...filter, token };
   if (options.startTime && !options.snapshot) return { ...filter, startTime: options.startTime.toISOString() };
   return { ...filter, position: options.snapshot ? "snapshot" : (options.position ?? "now") };

@@ -365,3 +365,27 @@ test("without being asked for a snapshot, a token that is gone is the end", asyn
   await settle();
   assert.equal(got.error?.reason, "CHANGE_TOKEN_EXPIRED");
 });
+
+test("tries a token that one replica calls invalid again, as another may know it", async () => {
+  const invalid = () => json(failed(3, "CHANGE_TOKEN_INVALID"), { status: 400 });
+  const upgraded = service(...Array.from({ length: 20 }, invalid), new Stream().progress("t").changes("t1", "a"));
+  const retries = [];
+  const got = collect(follow({ ...upgraded, token: "t", snapshot: true, onRetry: (error) => retries.push(error.reason) }));
+  for (let i = 0; i < 20; i++) await advance(30_000);
+  assert.equal(rooms(got), "a");
+  assert.deepEqual(retries, Array(20).fill("CHANGE_TOKEN_INVALID"));
+  assert.deepEqual(new Set(upgraded.calls.map(({ body }) => body.token)), new Set(["t"]));
+
+  const damaged = service(...Array.from({ length: 40 }, invalid));
+  const never = collect(follow({ ...damaged, token: "t" }));
+  for (let i = 0; i < 40; i++) await advance(30_000);
+  assert.equal(never.error?.reason, "CHANGE_TOKEN_INVALID");
+  assert.ok(damaged.calls.length > 20 && damaged.calls.length < 32, `${damaged.calls.length} calls`);
+});
+
+test("asks for resources", async () => {
+  const mirror = service(new Stream().progress("t0"));
+  collect(follow({ ...mirror, include: "full" }));
+  await settle();
+  assert.equal(mirror.calls[0].body.include, "full");
+});

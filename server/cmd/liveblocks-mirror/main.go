@@ -122,7 +122,7 @@ func (c *migrateCmd) Run(ctx context.Context) error {
 }
 
 type feedCmd struct {
-	Reset feedResetCmd `cmd:"" help:"Make all who follow the changes start anew, after a restore or a failover that lost commits. Without --yes, only say so."`
+	Reset feedResetCmd `cmd:"" help:"Make all who follow the changes start again, after a restore or a failover that lost commits. Without --yes, only say so."`
 }
 
 type feedResetCmd struct {

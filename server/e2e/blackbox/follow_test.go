@@ -99,8 +99,11 @@ func TestFollowCommand(t *testing.T) {
 	}
 
 	create(t, s, upstream, "third", fake.RoomOptions{})
-	p = run(t, harness.Command(t.Context(), t, env, "follow", "--from", goOn[1], "--room-prefix", "th", "--json"))
+	p = run(t, harness.Command(t.Context(), t, env, "follow", "--from", goOn[1], "--room-prefix", "th", "--json",
+		"--include", "full"))
 	p.await(t, `"roomId":"third"`)
+	p.await(t, `"room":{"projectId":"default","roomId":"third"`)
+	p.await(t, `"sourceJson":{`)
 	if text := p.String(); strings.Contains(text, "first") || strings.Contains(text, "second") {
 		t.Errorf("from the token it printed %s", text)
 	}
@@ -112,7 +115,11 @@ func TestFollowCommand(t *testing.T) {
 			t.Errorf("follow without a service = %+v; want exit code 1 and why", got)
 		}
 	}
-	got := command(t, env, "follow", "--kind", "unknown")
+	got := command(t, env, "follow", "--include", "full")
+	if got.code != 2 || !strings.Contains(got.told, "needs --json") {
+		t.Errorf("follow that prints no resources = %+v; want exit code 2 and why", got)
+	}
+	got = command(t, env, "follow", "--kind", "unknown")
 	if got.code != 2 || !strings.Contains(got.told, "must be one of") {
 		t.Errorf("follow of an unknown kind = %+v; want exit code 2 and why", got)
 	}

@@ -334,6 +334,8 @@ type watcher struct {
 	mu    sync.Mutex
 	held  map[resource]int64
 	lives []*lifetime
+	// copies are the revisions of what came with changes, if the watcher has asked for it.
+	copies map[resource]int64
 }
 
 // lifetime is from when a watcher read all, or from the beginning, until it does so again.
@@ -413,12 +415,14 @@ var errForgets = errors.New("the watcher has forgotten all")
 func (w *walker) watcher(n int, seed uint64) *watcher {
 	one := &watcher{
 		walker: w, rng: rand.New(rand.NewPCG(seed, uint64(n))), dozes: n%2 == 0,
-		held: make(map[resource]int64), lives: []*lifetime{newLifetime(nil)},
+		held: make(map[resource]int64), lives: []*lifetime{newLifetime(nil)}, copies: make(map[resource]int64),
 	}
 	one.request = &mirrorv1.WatchChangesRequest{Start: &mirrorv1.WatchChangesRequest_Position{
 		Position: mirrorv1.ChangeStart_CHANGE_START_EARLIEST,
 	}}
 	switch n {
+	case 1:
+		one.request.Include = mirrorv1.ChangeInclude_CHANGE_INCLUDE_FULL
 	case 2:
 		one.request.RoomIdPrefix = "even "
 	case 3:
@@ -462,6 +466,7 @@ func (w *watcher) readAnew(ctx context.Context) error {
 	held := w.resources(ctx, w.request.GetRoomIdPrefix())
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	clear(w.copies)
 	w.held, w.lives = held, append(w.lives, newLifetime(maps.Clone(held)))
 	return ctx.Err()
 }
@@ -487,6 +492,7 @@ func (w *watcher) handle(ctx context.Context, response *mirrorv1.WatchChangesRes
 		}
 		now.see(change{c.GetRoomId(), c.GetRevision(), c.GetKind()})
 		w.apply(c)
+		w.applyCopy(c)
 	}
 	if !w.dozes && w.rng.IntN(10) == 0 {
 		return errForgets
@@ -510,6 +516,32 @@ func (w *watcher) apply(c *mirrorv1.Change) {
 				delete(w.held, r)
 			}
 		}
+	}
+}
+
+// applyCopy takes what comes with a change. It goes by the kinds of the changes alone.
+func (w *watcher) applyCopy(c *mirrorv1.Change) {
+	of := resource{c.GetRoomId(), c.GetKind()}
+	revision := int64(0)
+	switch copied := c.GetResource().(type) {
+	case *mirrorv1.Change_Room:
+		revision = copied.Room.GetFreshness().GetRevision()
+	case *mirrorv1.Change_Document:
+		if revision = copied.Document.GetFreshness().GetRevision(); len(copied.Document.GetContent()) == 0 {
+			w.t.Errorf("%v came without its content", of)
+		}
+	}
+	switch {
+	case c.GetChangeKind() == mirrorv1.ChangeKind_CHANGE_KIND_DELETED:
+		for r := range w.copies {
+			if r == of || r.room == of.room && of.kind == mirrorv1.ResourceKind_RESOURCE_KIND_ROOM {
+				delete(w.copies, r)
+			}
+		}
+	case revision > 0 && revision < c.GetRevision():
+		w.t.Errorf("a watcher got revision %d of %v with the change to revision %d", revision, of, c.GetRevision())
+	case revision > 0:
+		w.copies[of] = revision
 	}
 }
 
@@ -537,6 +569,14 @@ func (w *watcher) equals(mirrored map[resource]int64) (anew int, err error) {
 	}
 	if diff := cmp.Diff(want, held, cmp.AllowUnexported(resource{})); diff != "" {
 		return 0, fmt.Errorf("it holds something else than the mirror (-want +got):\n%s", diff)
+	}
+	if w.request.GetInclude() != 0 { // but for what it has seen no change of since it read all
+		now := w.lives[len(w.lives)-1]
+		for r, revision := range want {
+			if w.copies[r] != revision && now.seen[change{r.room, revision, r.kind}] {
+				return 0, fmt.Errorf("it got revision %d of %v with its changes; want %d", w.copies[r], r, revision)
+			}
+		}
 	}
 	for n, l := range w.lives {
 		for c := range l.seen {

@@ -587,11 +587,17 @@ type MirrorQuery interface {
 	Documents(ctx context.Context, filter DocumentFilter) ([]mirror.Document, error)
 	// Thread returns one thread with its source, without its comments; ErrNotFound.
 	Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error)
+	// ThreadsByID returns those of some threads that are mirrored and not deleted, in any
+	// order, with their sources, without their comments.
+	ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource) ([]mirror.Thread, error)
 	// Threads lists threads without comments, ordered by the bytes of the room id,
 	// then by thread id.
 	Threads(ctx context.Context, filter ThreadFilter) ([]mirror.Thread, error)
 	// Group returns one group without its members; ErrNotFound.
 	Group(ctx context.Context, group mirror.Resource, deleted bool) (mirror.Group, error)
+	// GroupsByID returns those of some groups that are mirrored and not deleted, in any order,
+	// without their members.
+	GroupsByID(ctx context.Context, project mirror.ProjectID, groups []mirror.Resource) ([]mirror.Group, error)
 	// Groups lists groups without members, ordered by the bytes of the group id.
 	Groups(ctx context.Context, filter GroupFilter) ([]mirror.Group, error)
 	// Comment returns one comment with its source; ErrNotFound.
@@ -602,6 +608,9 @@ type MirrorQuery interface {
 	// ActiveUsers returns the active users of a mirrored room; ErrNotFound if there
 	// is no room. FetchTime is zero if they were never fetched.
 	ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error)
+	// ActiveUsersByRoom returns those of the rooms of some resources that are mirrored and not
+	// deleted, in any order.
+	ActiveUsersByRoom(ctx context.Context, project mirror.ProjectID, rooms []mirror.Resource) ([]mirror.ActiveUsers, error)
 	// UserSessions lists sessions by BeginTime, newest first, then by id.
 	UserSessions(ctx context.Context, filter SessionFilter) ([]mirror.UserSession, error)
 	// Notifications lists notifications by CreateTime, newest first, then by event

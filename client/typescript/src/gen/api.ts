@@ -1075,6 +1075,13 @@ export interface components {
             /** @description The user. Empty if anonymous. */
             userId: string;
         };
+        /** @description ActiveUserList is who is in a room. */
+        ActiveUserList: {
+            /** @description The connections, by number. */
+            activeUsers: components["schemas"]["ActiveUser"][];
+            /** @description How current the list is. */
+            freshness?: components["schemas"]["Freshness"];
+        };
         /** @description AuditEntry is a call that changes something for operators or erases data, or the calls that were refused for one reason, of one caller, address and method, in one minute. It holds no payload, no secret and no field of a request that is the id of a user. What callers choose can still name one: roomId, resourceId and requestId, and the address is where somebody was. An erasure does not change them; they go with their age. */
         AuditEntry: {
             /** @description The address that the call came from; of refused calls over IPv6 its network, such as "2001:db8::/64". Empty if that is unknown, or if refused calls of the minute or the day came from too many. */
@@ -1119,8 +1126,10 @@ export interface components {
              */
             startTime?: string;
         };
-        /** @description Change says that the mirrored copy of a resource has changed. It does not hold the copy: who acts on it reads the newest one. */
+        /** @description Change says that the mirrored copy of a resource has changed. It holds the copy only if the request includes it; otherwise read the newest one to act on the change. */
         Change: {
+            /** @description The active users of a room. */
+            activeUsers?: components["schemas"]["ActiveUserList"];
             /** @description What happened to it. */
             changeKind: components["schemas"]["ChangeKind"];
             /**
@@ -1128,8 +1137,14 @@ export interface components {
              * @description When the change was made. Absent in a snapshot.
              */
             commitTime?: string;
+            /** @description A Storage or Yjs document. */
+            document?: components["schemas"]["Document"];
+            /** @description A group. */
+            group?: components["schemas"]["Group"];
             /** @description The kind of the resource. */
             kind: components["schemas"]["ResourceKind"];
+            /** @description Why there is no copy although the request includes resources. */
+            omission?: components["schemas"]["ResourceOmission"];
             /** @description The project of the resource. */
             projectId: string;
             /** @description Distinguishes resources of the same kind in a room, such as the id of a thread. Empty if there is only one. */
@@ -1139,19 +1154,33 @@ export interface components {
              * @description The revision of the copy after the change. It orders the changes of a room.
              */
             revision: string;
+            /** @description A room. */
+            room?: components["schemas"]["Room"];
             /**
              * Format: int64
-             * @description The incarnation of the room. It rises when the room is deleted or created anew: whatever was in the room in a lower one is gone, without changes of its own. Zero for sessions, notifications and groups, which are not deleted with a room.
+             * @description The incarnation of the room. It rises when the room is deleted or created again: whatever was in the room in a lower one is gone, without changes of its own. Zero for sessions, notifications and groups, which are not deleted with a room.
              */
             roomEpoch: string;
             /** @description The room of the resource. Empty if it belongs to no room. */
             roomId: string;
+            /** @description A thread. */
+            thread?: components["schemas"]["Thread"];
         };
         /** @description ChangeBatch is some changes. */
         ChangeBatch: {
             /** @description The changes, at most 1000, in order within a room. */
             changes: components["schemas"]["Change"][];
         };
+        /**
+         * @description ChangeInclude says how much of each resource comes with its change. Anything but NONE needs a credential that may read as well.
+         *
+         *     - unspecified: As NONE.
+         *     - none: Nothing.
+         *     - basic: What lists return of it: rooms without sourceJson, documents without content, threads without comments; active users and groups.
+         *     - full: All of it: rooms with sourceJson, documents with their content as JSON, threads with comments; active users and groups.
+         * @enum {string}
+         */
+        ChangeInclude: "unspecified" | "none" | "basic" | "full";
         /**
          * @description ChangeKind says what happened to a resource.
          *
@@ -1473,8 +1502,8 @@ export interface components {
          *     - TASK_NOT_DISCARDABLE: The task is done, or is the sweep, which repeats: there is nothing to discard. Metadata: taskId.
          *     - CHANGE_TOKEN_INVALID: The change token is not a token, or was damaged.
          *     - CHANGE_TOKEN_MISMATCH: The change token belongs to another project or another database.
-         *     - CHANGE_TOKEN_EXPIRED: Changes behind the token are no longer kept: start anew, with a snapshot if you hold copies.
-         *     - CHANGE_TOKEN_AHEAD: The database is older than the change token or than what a snapshot has told, as after a restore: start anew, with a snapshot if you hold copies.
+         *     - CHANGE_TOKEN_EXPIRED: Changes behind the token are no longer kept: start again, with a snapshot if you hold copies.
+         *     - CHANGE_TOKEN_AHEAD: The database is older than the change token or than what a snapshot has told, as after a restore: start again, with a snapshot if you hold copies.
          *     - WATCHER_TOO_SLOW: The watcher did not take a response for too long. The last token that it got is good.
          *     - WATCHERS_LIMITED: Too many watch the changes of this process. Carries RetryInfo.
          * @enum {string}
@@ -2186,6 +2215,18 @@ export interface components {
          * @enum {string}
          */
         ResourceKind: "unspecified" | "room" | "storage" | "ydoc" | "thread" | "active-users" | "user-sessions" | "notification" | "sweep" | "group";
+        /**
+         * @description ResourceOmission says why a change comes without the resource that was asked for.
+         *
+         *     - unspecified: Never sent.
+         *     - deleted: It is deleted, by this change or by one that follows.
+         *     - earlier: An earlier change of the same response has it, as new as this one.
+         *     - too-large: It is larger than 256 KiB: read it.
+         *     - unreadable: It is mirrored, but cannot be returned in this form.
+         *     - history: Resources of this kind do not come with changes: sessions and notifications are listed.
+         * @enum {string}
+         */
+        ResourceOmission: "unspecified" | "deleted" | "earlier" | "too-large" | "unreadable" | "history";
         /** @description ResumeProjectResponse is empty. */
         ResumeProjectResponse: Record<string, never>;
         /** @description RetentionStatus says what became of the old rows of a table, as this process knows: it looks about once an hour, while the service works anyway. Replicas do it side by side. */
@@ -2531,7 +2572,7 @@ export interface components {
             changeCount: string;
             /**
              * Format: date-time
-             * @description When the first of them was counted. The count begins anew after a day without one.
+             * @description When the first of them was counted. The count begins again after a day without one.
              */
             firstFindTime?: string;
             /** @description The kind of resource. */
@@ -3556,6 +3597,8 @@ export interface operations {
                 pageSize?: number;
                 /** @description How long to wait for a change if there is none, at most 60 seconds. */
                 waitDuration?: string;
+                /** @description How much of each resource comes with its change. By default nothing. A response then has at most 100 changes and about 1 MiB. */
+                include?: components["schemas"]["ChangeInclude"];
             };
             header?: never;
             path?: never;
@@ -3590,6 +3633,8 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
+                    /** @description How much of each resource comes with its change. By default nothing. A response then has at most 100 changes and about 1 MiB. */
+                    include?: components["schemas"]["ChangeInclude"];
                     /** @description Only changes of resources of these kinds. Empty means all kinds. */
                     kinds?: components["schemas"]["ResourceKind"][];
                     /**
@@ -3652,6 +3697,8 @@ export interface operations {
                 position?: components["schemas"]["ChangeStart"];
                 /** @description About a minute before this time, or with the first change that is kept. */
                 startTime?: string;
+                /** @description How much of each resource comes with its change. By default nothing. A response then has at most 100 changes and about 1 MiB. */
+                include?: components["schemas"]["ChangeInclude"];
                 /** @description How often to send a response when there is no change. By default 15 seconds; 5 to 60 seconds. */
                 heartbeatInterval?: string;
             };
@@ -3693,6 +3740,8 @@ export interface operations {
                 "application/json": {
                     /** @description How often to send a response when there is no change. By default 15 seconds; 5 to 60 seconds. */
                     heartbeatInterval?: string;
+                    /** @description How much of each resource comes with its change. By default nothing. A response then has at most 100 changes and about 1 MiB. */
+                    include?: components["schemas"]["ChangeInclude"];
                     /** @description Only changes of resources of these kinds. Empty means all kinds. */
                     kinds?: components["schemas"]["ResourceKind"][];
                     /** @description At a place in the feed. */

@@ -1069,7 +1069,7 @@ type UnannouncedChanges struct {
 	Kind ResourceKind `protobuf:"varint,1,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
 	// How many changes there are.
 	ChangeCount int64 `protobuf:"varint,2,opt,name=change_count,json=changeCount,proto3" json:"change_count,omitempty"`
-	// When the first of them was counted. The count begins anew after a day without one.
+	// When the first of them was counted. The count begins again after a day without one.
 	FirstFindTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=first_find_time,json=firstFindTime,proto3" json:"first_find_time,omitempty"`
 	// When the latest of them was counted: 10 to 20 minutes after it was found.
 	LastFindTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_find_time,json=lastFindTime,proto3" json:"last_find_time,omitempty"`

@@ -76,6 +76,131 @@ func (ChangeKind) EnumDescriptor() ([]byte, []int) {
 	return file_liveblocks_mirror_v1_change_proto_rawDescGZIP(), []int{0}
 }
 
+// ChangeInclude says how much of each resource comes with its change. Anything but NONE needs
+// a credential that may read as well.
+type ChangeInclude int32
+
+const (
+	// As NONE.
+	ChangeInclude_CHANGE_INCLUDE_UNSPECIFIED ChangeInclude = 0
+	// Nothing.
+	ChangeInclude_CHANGE_INCLUDE_NONE ChangeInclude = 1
+	// What lists return of it: rooms without source_json, documents without content, threads
+	// without comments; active users and groups.
+	ChangeInclude_CHANGE_INCLUDE_BASIC ChangeInclude = 2
+	// All of it: rooms with source_json, documents with their content as JSON, threads with
+	// comments; active users and groups.
+	ChangeInclude_CHANGE_INCLUDE_FULL ChangeInclude = 3
+)
+
+// Enum value maps for ChangeInclude.
+var (
+	ChangeInclude_name = map[int32]string{
+		0: "CHANGE_INCLUDE_UNSPECIFIED",
+		1: "CHANGE_INCLUDE_NONE",
+		2: "CHANGE_INCLUDE_BASIC",
+		3: "CHANGE_INCLUDE_FULL",
+	}
+	ChangeInclude_value = map[string]int32{
+		"CHANGE_INCLUDE_UNSPECIFIED": 0,
+		"CHANGE_INCLUDE_NONE":        1,
+		"CHANGE_INCLUDE_BASIC":       2,
+		"CHANGE_INCLUDE_FULL":        3,
+	}
+)
+
+func (x ChangeInclude) Enum() *ChangeInclude {
+	p := new(ChangeInclude)
+	*p = x
+	return p
+}
+
+func (x ChangeInclude) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeInclude) Descriptor() protoreflect.EnumDescriptor {
+	return file_liveblocks_mirror_v1_change_proto_enumTypes[1].Descriptor()
+}
+
+func (ChangeInclude) Type() protoreflect.EnumType {
+	return &file_liveblocks_mirror_v1_change_proto_enumTypes[1]
+}
+
+func (x ChangeInclude) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeInclude.Descriptor instead.
+func (ChangeInclude) EnumDescriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_change_proto_rawDescGZIP(), []int{1}
+}
+
+// ResourceOmission says why a change comes without the resource that was asked for.
+type ResourceOmission int32
+
+const (
+	// Never sent.
+	ResourceOmission_RESOURCE_OMISSION_UNSPECIFIED ResourceOmission = 0
+	// It is deleted, by this change or by one that follows.
+	ResourceOmission_RESOURCE_OMISSION_DELETED ResourceOmission = 1
+	// An earlier change of the same response has it, as new as this one.
+	ResourceOmission_RESOURCE_OMISSION_EARLIER ResourceOmission = 2
+	// It is larger than 256 KiB: read it.
+	ResourceOmission_RESOURCE_OMISSION_TOO_LARGE ResourceOmission = 3
+	// It is mirrored, but cannot be returned in this form.
+	ResourceOmission_RESOURCE_OMISSION_UNREADABLE ResourceOmission = 4
+	// Resources of this kind do not come with changes: sessions and notifications are listed.
+	ResourceOmission_RESOURCE_OMISSION_HISTORY ResourceOmission = 5
+)
+
+// Enum value maps for ResourceOmission.
+var (
+	ResourceOmission_name = map[int32]string{
+		0: "RESOURCE_OMISSION_UNSPECIFIED",
+		1: "RESOURCE_OMISSION_DELETED",
+		2: "RESOURCE_OMISSION_EARLIER",
+		3: "RESOURCE_OMISSION_TOO_LARGE",
+		4: "RESOURCE_OMISSION_UNREADABLE",
+		5: "RESOURCE_OMISSION_HISTORY",
+	}
+	ResourceOmission_value = map[string]int32{
+		"RESOURCE_OMISSION_UNSPECIFIED": 0,
+		"RESOURCE_OMISSION_DELETED":     1,
+		"RESOURCE_OMISSION_EARLIER":     2,
+		"RESOURCE_OMISSION_TOO_LARGE":   3,
+		"RESOURCE_OMISSION_UNREADABLE":  4,
+		"RESOURCE_OMISSION_HISTORY":     5,
+	}
+)
+
+func (x ResourceOmission) Enum() *ResourceOmission {
+	p := new(ResourceOmission)
+	*p = x
+	return p
+}
+
+func (x ResourceOmission) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ResourceOmission) Descriptor() protoreflect.EnumDescriptor {
+	return file_liveblocks_mirror_v1_change_proto_enumTypes[2].Descriptor()
+}
+
+func (ResourceOmission) Type() protoreflect.EnumType {
+	return &file_liveblocks_mirror_v1_change_proto_enumTypes[2]
+}
+
+func (x ResourceOmission) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ResourceOmission.Descriptor instead.
+func (ResourceOmission) EnumDescriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_change_proto_rawDescGZIP(), []int{2}
+}
+
 // ChangeStart is a place in the feed to start from.
 type ChangeStart int32
 
@@ -117,11 +242,11 @@ func (x ChangeStart) String() string {
 }
 
 func (ChangeStart) Descriptor() protoreflect.EnumDescriptor {
-	return file_liveblocks_mirror_v1_change_proto_enumTypes[1].Descriptor()
+	return file_liveblocks_mirror_v1_change_proto_enumTypes[3].Descriptor()
 }
 
 func (ChangeStart) Type() protoreflect.EnumType {
-	return &file_liveblocks_mirror_v1_change_proto_enumTypes[1]
+	return &file_liveblocks_mirror_v1_change_proto_enumTypes[3]
 }
 
 func (x ChangeStart) Number() protoreflect.EnumNumber {
@@ -130,11 +255,11 @@ func (x ChangeStart) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChangeStart.Descriptor instead.
 func (ChangeStart) EnumDescriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_change_proto_rawDescGZIP(), []int{1}
+	return file_liveblocks_mirror_v1_change_proto_rawDescGZIP(), []int{3}
 }
 
-// Change says that the mirrored copy of a resource has changed. It does not hold the
-// copy: who acts on it reads the newest one.
+// Change says that the mirrored copy of a resource has changed. It holds the copy only if
+// the request includes it; otherwise read the newest one to act on the change.
 type Change struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project of the resource.
@@ -152,10 +277,23 @@ type Change struct {
 	Revision int64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	// When the change was made. Absent in a snapshot.
 	CommitTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
-	// The incarnation of the room. It rises when the room is deleted or created anew:
+	// The incarnation of the room. It rises when the room is deleted or created again:
 	// whatever was in the room in a lower one is gone, without changes of its own. Zero for
 	// sessions, notifications and groups, which are not deleted with a room.
-	RoomEpoch     int64 `protobuf:"varint,8,opt,name=room_epoch,json=roomEpoch,proto3" json:"room_epoch,omitempty"`
+	RoomEpoch int64 `protobuf:"varint,8,opt,name=room_epoch,json=roomEpoch,proto3" json:"room_epoch,omitempty"`
+	// The copy, if the request includes resources: never older than the change, but possibly
+	// newer. Its freshness has its revision; changes up to that one are in it.
+	//
+	// Types that are valid to be assigned to Resource:
+	//
+	//	*Change_Room
+	//	*Change_Document
+	//	*Change_Thread
+	//	*Change_ActiveUsers
+	//	*Change_Group
+	Resource isChange_Resource `protobuf_oneof:"resource"`
+	// Why there is no copy although the request includes resources.
+	Omission      *ResourceOmission `protobuf:"varint,14,opt,name=omission,proto3,enum=liveblocks.mirror.v1.ResourceOmission,oneof" json:"omission,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -245,6 +383,104 @@ func (x *Change) GetRoomEpoch() int64 {
 	}
 	return 0
 }
+
+func (x *Change) GetResource() isChange_Resource {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
+func (x *Change) GetRoom() *Room {
+	if x != nil {
+		if x, ok := x.Resource.(*Change_Room); ok {
+			return x.Room
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetDocument() *Document {
+	if x != nil {
+		if x, ok := x.Resource.(*Change_Document); ok {
+			return x.Document
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetThread() *Thread {
+	if x != nil {
+		if x, ok := x.Resource.(*Change_Thread); ok {
+			return x.Thread
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetActiveUsers() *ActiveUserList {
+	if x != nil {
+		if x, ok := x.Resource.(*Change_ActiveUsers); ok {
+			return x.ActiveUsers
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetGroup() *Group {
+	if x != nil {
+		if x, ok := x.Resource.(*Change_Group); ok {
+			return x.Group
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetOmission() ResourceOmission {
+	if x != nil && x.Omission != nil {
+		return *x.Omission
+	}
+	return ResourceOmission_RESOURCE_OMISSION_UNSPECIFIED
+}
+
+type isChange_Resource interface {
+	isChange_Resource()
+}
+
+type Change_Room struct {
+	// A room.
+	Room *Room `protobuf:"bytes,9,opt,name=room,proto3,oneof"`
+}
+
+type Change_Document struct {
+	// A Storage or Yjs document.
+	Document *Document `protobuf:"bytes,10,opt,name=document,proto3,oneof"`
+}
+
+type Change_Thread struct {
+	// A thread.
+	Thread *Thread `protobuf:"bytes,11,opt,name=thread,proto3,oneof"`
+}
+
+type Change_ActiveUsers struct {
+	// The active users of a room.
+	ActiveUsers *ActiveUserList `protobuf:"bytes,12,opt,name=active_users,json=activeUsers,proto3,oneof"`
+}
+
+type Change_Group struct {
+	// A group.
+	Group *Group `protobuf:"bytes,13,opt,name=group,proto3,oneof"`
+}
+
+func (*Change_Room) isChange_Resource() {}
+
+func (*Change_Document) isChange_Resource() {}
+
+func (*Change_Thread) isChange_Resource() {}
+
+func (*Change_ActiveUsers) isChange_Resource() {}
+
+func (*Change_Group) isChange_Resource() {}
 
 // SnapshotBegin says that a snapshot begins. Mark all that you hold of what the request
 // selects: what is not among the items until the snapshot ends is gone. Keep the marks as
@@ -382,7 +618,7 @@ var File_liveblocks_mirror_v1_change_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_change_proto_rawDesc = "" +
 	"\n" +
-	"!liveblocks/mirror/v1/change.proto\x12\x14liveblocks.mirror.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\xd4\x02\n" +
+	"!liveblocks/mirror/v1/change.proto\x12\x14liveblocks.mirror.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#liveblocks/mirror/v1/document.proto\x1a liveblocks/mirror/v1/group.proto\x1a#liveblocks/mirror/v1/presence.proto\x1a\x1fliveblocks/mirror/v1/room.proto\x1a\x1fliveblocks/mirror/v1/task.proto\x1a!liveblocks/mirror/v1/thread.proto\"\xde\x05\n" +
 	"\x06Change\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x12\x17\n" +
@@ -396,7 +632,17 @@ const file_liveblocks_mirror_v1_change_proto_rawDesc = "" +
 	"\vcommit_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"commitTime\x12\x1d\n" +
 	"\n" +
-	"room_epoch\x18\b \x01(\x03R\troomEpoch\"\x0f\n" +
+	"room_epoch\x18\b \x01(\x03R\troomEpoch\x120\n" +
+	"\x04room\x18\t \x01(\v2\x1a.liveblocks.mirror.v1.RoomH\x00R\x04room\x12<\n" +
+	"\bdocument\x18\n" +
+	" \x01(\v2\x1e.liveblocks.mirror.v1.DocumentH\x00R\bdocument\x126\n" +
+	"\x06thread\x18\v \x01(\v2\x1c.liveblocks.mirror.v1.ThreadH\x00R\x06thread\x12I\n" +
+	"\factive_users\x18\f \x01(\v2$.liveblocks.mirror.v1.ActiveUserListH\x00R\vactiveUsers\x123\n" +
+	"\x05group\x18\r \x01(\v2\x1b.liveblocks.mirror.v1.GroupH\x00R\x05group\x12G\n" +
+	"\bomission\x18\x0e \x01(\x0e2&.liveblocks.mirror.v1.ResourceOmissionH\x01R\bomission\x88\x01\x01B\n" +
+	"\n" +
+	"\bresourceB\v\n" +
+	"\t_omission\"\x0f\n" +
 	"\rSnapshotBegin\"C\n" +
 	"\rSnapshotItems\x122\n" +
 	"\x05items\x18\x01 \x03(\v2\x1c.liveblocks.mirror.v1.ChangeR\x05items\"\r\n" +
@@ -405,7 +651,19 @@ const file_liveblocks_mirror_v1_change_proto_rawDesc = "" +
 	"ChangeKind\x12\x1b\n" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CHANGE_KIND_UPSERTED\x10\x01\x12\x17\n" +
-	"\x13CHANGE_KIND_DELETED\x10\x02*w\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x02*{\n" +
+	"\rChangeInclude\x12\x1e\n" +
+	"\x1aCHANGE_INCLUDE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CHANGE_INCLUDE_NONE\x10\x01\x12\x18\n" +
+	"\x14CHANGE_INCLUDE_BASIC\x10\x02\x12\x17\n" +
+	"\x13CHANGE_INCLUDE_FULL\x10\x03*\xd5\x01\n" +
+	"\x10ResourceOmission\x12!\n" +
+	"\x1dRESOURCE_OMISSION_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19RESOURCE_OMISSION_DELETED\x10\x01\x12\x1d\n" +
+	"\x19RESOURCE_OMISSION_EARLIER\x10\x02\x12\x1f\n" +
+	"\x1bRESOURCE_OMISSION_TOO_LARGE\x10\x03\x12 \n" +
+	"\x1cRESOURCE_OMISSION_UNREADABLE\x10\x04\x12\x1d\n" +
+	"\x19RESOURCE_OMISSION_HISTORY\x10\x05*w\n" +
 	"\vChangeStart\x12\x1c\n" +
 	"\x18CHANGE_START_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10CHANGE_START_NOW\x10\x01\x12\x19\n" +
@@ -424,28 +682,41 @@ func file_liveblocks_mirror_v1_change_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_change_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_change_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_liveblocks_mirror_v1_change_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_liveblocks_mirror_v1_change_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_liveblocks_mirror_v1_change_proto_goTypes = []any{
 	(ChangeKind)(0),               // 0: liveblocks.mirror.v1.ChangeKind
-	(ChangeStart)(0),              // 1: liveblocks.mirror.v1.ChangeStart
-	(*Change)(nil),                // 2: liveblocks.mirror.v1.Change
-	(*SnapshotBegin)(nil),         // 3: liveblocks.mirror.v1.SnapshotBegin
-	(*SnapshotItems)(nil),         // 4: liveblocks.mirror.v1.SnapshotItems
-	(*SnapshotEnd)(nil),           // 5: liveblocks.mirror.v1.SnapshotEnd
-	(ResourceKind)(0),             // 6: liveblocks.mirror.v1.ResourceKind
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(ChangeInclude)(0),            // 1: liveblocks.mirror.v1.ChangeInclude
+	(ResourceOmission)(0),         // 2: liveblocks.mirror.v1.ResourceOmission
+	(ChangeStart)(0),              // 3: liveblocks.mirror.v1.ChangeStart
+	(*Change)(nil),                // 4: liveblocks.mirror.v1.Change
+	(*SnapshotBegin)(nil),         // 5: liveblocks.mirror.v1.SnapshotBegin
+	(*SnapshotItems)(nil),         // 6: liveblocks.mirror.v1.SnapshotItems
+	(*SnapshotEnd)(nil),           // 7: liveblocks.mirror.v1.SnapshotEnd
+	(ResourceKind)(0),             // 8: liveblocks.mirror.v1.ResourceKind
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*Room)(nil),                  // 10: liveblocks.mirror.v1.Room
+	(*Document)(nil),              // 11: liveblocks.mirror.v1.Document
+	(*Thread)(nil),                // 12: liveblocks.mirror.v1.Thread
+	(*ActiveUserList)(nil),        // 13: liveblocks.mirror.v1.ActiveUserList
+	(*Group)(nil),                 // 14: liveblocks.mirror.v1.Group
 }
 var file_liveblocks_mirror_v1_change_proto_depIdxs = []int32{
-	6, // 0: liveblocks.mirror.v1.Change.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	0, // 1: liveblocks.mirror.v1.Change.change_kind:type_name -> liveblocks.mirror.v1.ChangeKind
-	7, // 2: liveblocks.mirror.v1.Change.commit_time:type_name -> google.protobuf.Timestamp
-	2, // 3: liveblocks.mirror.v1.SnapshotItems.items:type_name -> liveblocks.mirror.v1.Change
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	8,  // 0: liveblocks.mirror.v1.Change.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	0,  // 1: liveblocks.mirror.v1.Change.change_kind:type_name -> liveblocks.mirror.v1.ChangeKind
+	9,  // 2: liveblocks.mirror.v1.Change.commit_time:type_name -> google.protobuf.Timestamp
+	10, // 3: liveblocks.mirror.v1.Change.room:type_name -> liveblocks.mirror.v1.Room
+	11, // 4: liveblocks.mirror.v1.Change.document:type_name -> liveblocks.mirror.v1.Document
+	12, // 5: liveblocks.mirror.v1.Change.thread:type_name -> liveblocks.mirror.v1.Thread
+	13, // 6: liveblocks.mirror.v1.Change.active_users:type_name -> liveblocks.mirror.v1.ActiveUserList
+	14, // 7: liveblocks.mirror.v1.Change.group:type_name -> liveblocks.mirror.v1.Group
+	2,  // 8: liveblocks.mirror.v1.Change.omission:type_name -> liveblocks.mirror.v1.ResourceOmission
+	4,  // 9: liveblocks.mirror.v1.SnapshotItems.items:type_name -> liveblocks.mirror.v1.Change
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_change_proto_init() }
@@ -453,13 +724,25 @@ func file_liveblocks_mirror_v1_change_proto_init() {
 	if File_liveblocks_mirror_v1_change_proto != nil {
 		return
 	}
+	file_liveblocks_mirror_v1_document_proto_init()
+	file_liveblocks_mirror_v1_group_proto_init()
+	file_liveblocks_mirror_v1_presence_proto_init()
+	file_liveblocks_mirror_v1_room_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
+	file_liveblocks_mirror_v1_thread_proto_init()
+	file_liveblocks_mirror_v1_change_proto_msgTypes[0].OneofWrappers = []any{
+		(*Change_Room)(nil),
+		(*Change_Document)(nil),
+		(*Change_Thread)(nil),
+		(*Change_ActiveUsers)(nil),
+		(*Change_Group)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_change_proto_rawDesc), len(file_liveblocks_mirror_v1_change_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      4,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,

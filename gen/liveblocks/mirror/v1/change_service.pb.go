@@ -47,7 +47,10 @@ type ListChangesRequest struct {
 	// The maximum number of changes or items. 0 means 100; values above 1000 mean 1000.
 	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// How long to wait for a change if there is none, at most 60 seconds.
-	WaitDuration  *durationpb.Duration `protobuf:"bytes,9,opt,name=wait_duration,json=waitDuration,proto3" json:"wait_duration,omitempty"`
+	WaitDuration *durationpb.Duration `protobuf:"bytes,9,opt,name=wait_duration,json=waitDuration,proto3" json:"wait_duration,omitempty"`
+	// How much of each resource comes with its change. By default nothing. A response then has
+	// at most 100 changes and about 1 MiB.
+	Include       ChangeInclude `protobuf:"varint,10,opt,name=include,proto3,enum=liveblocks.mirror.v1.ChangeInclude" json:"include,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,6 +159,13 @@ func (x *ListChangesRequest) GetWaitDuration() *durationpb.Duration {
 		return x.WaitDuration
 	}
 	return nil
+}
+
+func (x *ListChangesRequest) GetInclude() ChangeInclude {
+	if x != nil {
+		return x.Include
+	}
+	return ChangeInclude_CHANGE_INCLUDE_UNSPECIFIED
 }
 
 type isListChangesRequest_Start interface {
@@ -343,6 +353,9 @@ type WatchChangesRequest struct {
 	//	*WatchChangesRequest_Position
 	//	*WatchChangesRequest_StartTime
 	Start isWatchChangesRequest_Start `protobuf_oneof:"start"`
+	// How much of each resource comes with its change. By default nothing. A response then has
+	// at most 100 changes and about 1 MiB.
+	Include ChangeInclude `protobuf:"varint,8,opt,name=include,proto3,enum=liveblocks.mirror.v1.ChangeInclude" json:"include,omitempty"`
 	// How often to send a response when there is no change. By default 15 seconds; 5 to 60
 	// seconds.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,9,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
@@ -440,6 +453,13 @@ func (x *WatchChangesRequest) GetStartTime() *timestamppb.Timestamp {
 		}
 	}
 	return nil
+}
+
+func (x *WatchChangesRequest) GetInclude() ChangeInclude {
+	if x != nil {
+		return x.Include
+	}
+	return ChangeInclude_CHANGE_INCLUDE_UNSPECIFIED
 }
 
 func (x *WatchChangesRequest) GetHeartbeatInterval() *durationpb.Duration {
@@ -727,7 +747,7 @@ var File_liveblocks_mirror_v1_change_service_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_change_service_proto_rawDesc = "" +
 	"\n" +
-	")liveblocks/mirror/v1/change_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!liveblocks/mirror/v1/change.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\x81\x04\n" +
+	")liveblocks/mirror/v1/change_service.proto\x12\x14liveblocks.mirror.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!liveblocks/mirror/v1/change.proto\x1a\x1fliveblocks/mirror/v1/task.proto\"\xca\x04\n" +
 	"\x12ListChangesRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -739,7 +759,9 @@ const file_liveblocks_mirror_v1_change_service_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampH\x00R\tstartTime\x12$\n" +
 	"\tpage_size\x18\b \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12L\n" +
-	"\rwait_duration\x18\t \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<2\x00R\fwaitDurationB\a\n" +
+	"\rwait_duration\x18\t \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b<2\x00R\fwaitDuration\x12G\n" +
+	"\ainclude\x18\n" +
+	" \x01(\x0e2#.liveblocks.mirror.v1.ChangeIncludeB\b\xbaH\x05\x82\x01\x02\x10\x01R\aincludeB\a\n" +
 	"\x05start\"\xb2\x03\n" +
 	"\x13ListChangesResponse\x126\n" +
 	"\achanges\x18\x01 \x03(\v2\x1c.liveblocks.mirror.v1.ChangeR\achanges\x12\x1d\n" +
@@ -751,7 +773,7 @@ const file_liveblocks_mirror_v1_change_service_proto_rawDesc = "" +
 	"\x0esnapshot_items\x18\x06 \x01(\v2#.liveblocks.mirror.v1.SnapshotItemsH\x00R\rsnapshotItems\x12F\n" +
 	"\fsnapshot_end\x18\a \x01(\v2!.liveblocks.mirror.v1.SnapshotEndH\x00R\vsnapshotEndB\n" +
 	"\n" +
-	"\bsnapshot\"\xe8\x03\n" +
+	"\bsnapshot\"\xb1\x04\n" +
 	"\x13WatchChangesRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -761,7 +783,8 @@ const file_liveblocks_mirror_v1_change_service_proto_rawDesc = "" +
 	"\x05token\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80@H\x00R\x05token\x12I\n" +
 	"\bposition\x18\x06 \x01(\x0e2!.liveblocks.mirror.v1.ChangeStartB\b\xbaH\x05\x82\x01\x02\x10\x01H\x00R\bposition\x12;\n" +
 	"\n" +
-	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampH\x00R\tstartTime\x12X\n" +
+	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampH\x00R\tstartTime\x12G\n" +
+	"\ainclude\x18\b \x01(\x0e2#.liveblocks.mirror.v1.ChangeIncludeB\b\xbaH\x05\x82\x01\x02\x10\x01R\ainclude\x12X\n" +
 	"\x12heartbeat_interval\x18\t \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x02\b<2\x02\b\x05R\x11heartbeatIntervalB\a\n" +
 	"\x05start\"\x9c\x03\n" +
 	"\x14WatchChangesResponse\x12\x14\n" +
@@ -805,41 +828,44 @@ var file_liveblocks_mirror_v1_change_service_proto_goTypes = []any{
 	(ChangeStart)(0),              // 7: liveblocks.mirror.v1.ChangeStart
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
-	(*Change)(nil),                // 10: liveblocks.mirror.v1.Change
-	(*SnapshotBegin)(nil),         // 11: liveblocks.mirror.v1.SnapshotBegin
-	(*SnapshotItems)(nil),         // 12: liveblocks.mirror.v1.SnapshotItems
-	(*SnapshotEnd)(nil),           // 13: liveblocks.mirror.v1.SnapshotEnd
+	(ChangeInclude)(0),            // 10: liveblocks.mirror.v1.ChangeInclude
+	(*Change)(nil),                // 11: liveblocks.mirror.v1.Change
+	(*SnapshotBegin)(nil),         // 12: liveblocks.mirror.v1.SnapshotBegin
+	(*SnapshotItems)(nil),         // 13: liveblocks.mirror.v1.SnapshotItems
+	(*SnapshotEnd)(nil),           // 14: liveblocks.mirror.v1.SnapshotEnd
 }
 var file_liveblocks_mirror_v1_change_service_proto_depIdxs = []int32{
 	6,  // 0: liveblocks.mirror.v1.ListChangesRequest.kinds:type_name -> liveblocks.mirror.v1.ResourceKind
 	7,  // 1: liveblocks.mirror.v1.ListChangesRequest.position:type_name -> liveblocks.mirror.v1.ChangeStart
 	8,  // 2: liveblocks.mirror.v1.ListChangesRequest.start_time:type_name -> google.protobuf.Timestamp
 	9,  // 3: liveblocks.mirror.v1.ListChangesRequest.wait_duration:type_name -> google.protobuf.Duration
-	10, // 4: liveblocks.mirror.v1.ListChangesResponse.changes:type_name -> liveblocks.mirror.v1.Change
-	8,  // 5: liveblocks.mirror.v1.ListChangesResponse.read_time:type_name -> google.protobuf.Timestamp
-	11, // 6: liveblocks.mirror.v1.ListChangesResponse.snapshot_begin:type_name -> liveblocks.mirror.v1.SnapshotBegin
-	12, // 7: liveblocks.mirror.v1.ListChangesResponse.snapshot_items:type_name -> liveblocks.mirror.v1.SnapshotItems
-	13, // 8: liveblocks.mirror.v1.ListChangesResponse.snapshot_end:type_name -> liveblocks.mirror.v1.SnapshotEnd
-	6,  // 9: liveblocks.mirror.v1.WatchChangesRequest.kinds:type_name -> liveblocks.mirror.v1.ResourceKind
-	7,  // 10: liveblocks.mirror.v1.WatchChangesRequest.position:type_name -> liveblocks.mirror.v1.ChangeStart
-	8,  // 11: liveblocks.mirror.v1.WatchChangesRequest.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 12: liveblocks.mirror.v1.WatchChangesRequest.heartbeat_interval:type_name -> google.protobuf.Duration
-	4,  // 13: liveblocks.mirror.v1.WatchChangesResponse.changes:type_name -> liveblocks.mirror.v1.ChangeBatch
-	5,  // 14: liveblocks.mirror.v1.WatchChangesResponse.progress:type_name -> liveblocks.mirror.v1.ChangeProgress
-	11, // 15: liveblocks.mirror.v1.WatchChangesResponse.snapshot_begin:type_name -> liveblocks.mirror.v1.SnapshotBegin
-	12, // 16: liveblocks.mirror.v1.WatchChangesResponse.snapshot_items:type_name -> liveblocks.mirror.v1.SnapshotItems
-	13, // 17: liveblocks.mirror.v1.WatchChangesResponse.snapshot_end:type_name -> liveblocks.mirror.v1.SnapshotEnd
-	10, // 18: liveblocks.mirror.v1.ChangeBatch.changes:type_name -> liveblocks.mirror.v1.Change
-	8,  // 19: liveblocks.mirror.v1.ChangeProgress.read_time:type_name -> google.protobuf.Timestamp
-	0,  // 20: liveblocks.mirror.v1.ChangeService.ListChanges:input_type -> liveblocks.mirror.v1.ListChangesRequest
-	2,  // 21: liveblocks.mirror.v1.ChangeService.WatchChanges:input_type -> liveblocks.mirror.v1.WatchChangesRequest
-	1,  // 22: liveblocks.mirror.v1.ChangeService.ListChanges:output_type -> liveblocks.mirror.v1.ListChangesResponse
-	3,  // 23: liveblocks.mirror.v1.ChangeService.WatchChanges:output_type -> liveblocks.mirror.v1.WatchChangesResponse
-	22, // [22:24] is the sub-list for method output_type
-	20, // [20:22] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	10, // 4: liveblocks.mirror.v1.ListChangesRequest.include:type_name -> liveblocks.mirror.v1.ChangeInclude
+	11, // 5: liveblocks.mirror.v1.ListChangesResponse.changes:type_name -> liveblocks.mirror.v1.Change
+	8,  // 6: liveblocks.mirror.v1.ListChangesResponse.read_time:type_name -> google.protobuf.Timestamp
+	12, // 7: liveblocks.mirror.v1.ListChangesResponse.snapshot_begin:type_name -> liveblocks.mirror.v1.SnapshotBegin
+	13, // 8: liveblocks.mirror.v1.ListChangesResponse.snapshot_items:type_name -> liveblocks.mirror.v1.SnapshotItems
+	14, // 9: liveblocks.mirror.v1.ListChangesResponse.snapshot_end:type_name -> liveblocks.mirror.v1.SnapshotEnd
+	6,  // 10: liveblocks.mirror.v1.WatchChangesRequest.kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	7,  // 11: liveblocks.mirror.v1.WatchChangesRequest.position:type_name -> liveblocks.mirror.v1.ChangeStart
+	8,  // 12: liveblocks.mirror.v1.WatchChangesRequest.start_time:type_name -> google.protobuf.Timestamp
+	10, // 13: liveblocks.mirror.v1.WatchChangesRequest.include:type_name -> liveblocks.mirror.v1.ChangeInclude
+	9,  // 14: liveblocks.mirror.v1.WatchChangesRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	4,  // 15: liveblocks.mirror.v1.WatchChangesResponse.changes:type_name -> liveblocks.mirror.v1.ChangeBatch
+	5,  // 16: liveblocks.mirror.v1.WatchChangesResponse.progress:type_name -> liveblocks.mirror.v1.ChangeProgress
+	12, // 17: liveblocks.mirror.v1.WatchChangesResponse.snapshot_begin:type_name -> liveblocks.mirror.v1.SnapshotBegin
+	13, // 18: liveblocks.mirror.v1.WatchChangesResponse.snapshot_items:type_name -> liveblocks.mirror.v1.SnapshotItems
+	14, // 19: liveblocks.mirror.v1.WatchChangesResponse.snapshot_end:type_name -> liveblocks.mirror.v1.SnapshotEnd
+	11, // 20: liveblocks.mirror.v1.ChangeBatch.changes:type_name -> liveblocks.mirror.v1.Change
+	8,  // 21: liveblocks.mirror.v1.ChangeProgress.read_time:type_name -> google.protobuf.Timestamp
+	0,  // 22: liveblocks.mirror.v1.ChangeService.ListChanges:input_type -> liveblocks.mirror.v1.ListChangesRequest
+	2,  // 23: liveblocks.mirror.v1.ChangeService.WatchChanges:input_type -> liveblocks.mirror.v1.WatchChangesRequest
+	1,  // 24: liveblocks.mirror.v1.ChangeService.ListChanges:output_type -> liveblocks.mirror.v1.ListChangesResponse
+	3,  // 25: liveblocks.mirror.v1.ChangeService.WatchChanges:output_type -> liveblocks.mirror.v1.WatchChangesResponse
+	24, // [24:26] is the sub-list for method output_type
+	22, // [22:24] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_change_service_proto_init() }

@@ -36,6 +36,9 @@ const (
 // database, and can be used with other filters, which hold from there on; that of a place
 // in a snapshot cannot.
 //
+// A change names a resource. With include it brings the copy along too, if the credential
+// may read as well as watch.
+//
 // Who holds copies, such as a search index, starts with a snapshot: all that is mirrored,
 // then the changes since. It can be cut off anywhere and goes on from the token.
 //
@@ -44,7 +47,7 @@ const (
 // a snapshot with other filters. It fails with OUT_OF_RANGE (410 over HTTP), reason
 // CHANGE_TOKEN_EXPIRED, if changes behind it are no longer kept, and reason
 // CHANGE_TOKEN_AHEAD if the database is older than the token, as after it was restored.
-// Then start anew, with a snapshot if you hold copies.
+// Then start again, with a snapshot if you hold copies.
 type ChangeServiceClient interface {
 	// ListChanges returns changes, and with wait_duration waits for some.
 	ListChanges(ctx context.Context, in *ListChangesRequest, opts ...grpc.CallOption) (*ListChangesResponse, error)
@@ -112,6 +115,9 @@ type ChangeService_WatchChangesClient = grpc.ServerStreamingClient[WatchChangesR
 // database, and can be used with other filters, which hold from there on; that of a place
 // in a snapshot cannot.
 //
+// A change names a resource. With include it brings the copy along too, if the credential
+// may read as well as watch.
+//
 // Who holds copies, such as a search index, starts with a snapshot: all that is mirrored,
 // then the changes since. It can be cut off anywhere and goes on from the token.
 //
@@ -120,7 +126,7 @@ type ChangeService_WatchChangesClient = grpc.ServerStreamingClient[WatchChangesR
 // a snapshot with other filters. It fails with OUT_OF_RANGE (410 over HTTP), reason
 // CHANGE_TOKEN_EXPIRED, if changes behind it are no longer kept, and reason
 // CHANGE_TOKEN_AHEAD if the database is older than the token, as after it was restored.
-// Then start anew, with a snapshot if you hold copies.
+// Then start again, with a snapshot if you hold copies.
 type ChangeServiceServer interface {
 	// ListChanges returns changes, and with wait_duration waits for some.
 	ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error)

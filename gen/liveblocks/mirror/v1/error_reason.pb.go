@@ -144,10 +144,10 @@ const (
 	ErrorReason_ERROR_REASON_CHANGE_TOKEN_INVALID ErrorReason = 49
 	// The change token belongs to another project or another database.
 	ErrorReason_ERROR_REASON_CHANGE_TOKEN_MISMATCH ErrorReason = 50
-	// Changes behind the token are no longer kept: start anew, with a snapshot if you hold copies.
+	// Changes behind the token are no longer kept: start again, with a snapshot if you hold copies.
 	ErrorReason_ERROR_REASON_CHANGE_TOKEN_EXPIRED ErrorReason = 51
 	// The database is older than the change token or than what a snapshot has told, as after a
-	// restore: start anew, with a snapshot if you hold copies.
+	// restore: start again, with a snapshot if you hold copies.
 	ErrorReason_ERROR_REASON_CHANGE_TOKEN_AHEAD ErrorReason = 52
 	// The watcher did not take a response for too long. The last token that it got is good.
 	ErrorReason_ERROR_REASON_WATCHER_TOO_SLOW ErrorReason = 53

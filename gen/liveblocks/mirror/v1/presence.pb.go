@@ -152,6 +152,61 @@ func (x *ActiveUser) GetInfoJson() []byte {
 	return nil
 }
 
+// ActiveUserList is who is in a room.
+type ActiveUserList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The connections, by number.
+	ActiveUsers []*ActiveUser `protobuf:"bytes,1,rep,name=active_users,json=activeUsers,proto3" json:"active_users,omitempty"`
+	// How current the list is.
+	Freshness     *Freshness `protobuf:"bytes,2,opt,name=freshness,proto3" json:"freshness,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActiveUserList) Reset() {
+	*x = ActiveUserList{}
+	mi := &file_liveblocks_mirror_v1_presence_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveUserList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveUserList) ProtoMessage() {}
+
+func (x *ActiveUserList) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_presence_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveUserList.ProtoReflect.Descriptor instead.
+func (*ActiveUserList) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_presence_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ActiveUserList) GetActiveUsers() []*ActiveUser {
+	if x != nil {
+		return x.ActiveUsers
+	}
+	return nil
+}
+
+func (x *ActiveUserList) GetFreshness() *Freshness {
+	if x != nil {
+		return x.Freshness
+	}
+	return nil
+}
+
 // UserSession is one stay of a user in a room, derived from Liveblocks' events.
 type UserSession struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -185,7 +240,7 @@ type UserSession struct {
 
 func (x *UserSession) Reset() {
 	*x = UserSession{}
-	mi := &file_liveblocks_mirror_v1_presence_proto_msgTypes[1]
+	mi := &file_liveblocks_mirror_v1_presence_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -197,7 +252,7 @@ func (x *UserSession) String() string {
 func (*UserSession) ProtoMessage() {}
 
 func (x *UserSession) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_presence_proto_msgTypes[1]
+	mi := &file_liveblocks_mirror_v1_presence_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -210,7 +265,7 @@ func (x *UserSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserSession.ProtoReflect.Descriptor instead.
 func (*UserSession) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_presence_proto_rawDescGZIP(), []int{1}
+	return file_liveblocks_mirror_v1_presence_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *UserSession) GetProjectId() string {
@@ -294,12 +349,15 @@ var File_liveblocks_mirror_v1_presence_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_presence_proto_rawDesc = "" +
 	"\n" +
-	"#liveblocks/mirror/v1/presence.proto\x12\x14liveblocks.mirror.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
+	"#liveblocks/mirror/v1/presence.proto\x12\x14liveblocks.mirror.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$liveblocks/mirror/v1/freshness.proto\"g\n" +
 	"\n" +
 	"ActiveUser\x12#\n" +
 	"\rconnection_id\x18\x01 \x01(\x03R\fconnectionId\x12\x17\n" +
 	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1b\n" +
-	"\tinfo_json\x18\x03 \x01(\fR\binfoJson\"\xd6\x03\n" +
+	"\tinfo_json\x18\x03 \x01(\fR\binfoJson\"\x94\x01\n" +
+	"\x0eActiveUserList\x12C\n" +
+	"\factive_users\x18\x01 \x03(\v2 .liveblocks.mirror.v1.ActiveUserR\vactiveUsers\x12=\n" +
+	"\tfreshness\x18\x02 \x01(\v2\x1f.liveblocks.mirror.v1.FreshnessR\tfreshness\"\xd6\x03\n" +
 	"\vUserSession\x12\x1d\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tR\tprojectId\x12\x17\n" +
@@ -337,24 +395,28 @@ func file_liveblocks_mirror_v1_presence_proto_rawDescGZIP() []byte {
 }
 
 var file_liveblocks_mirror_v1_presence_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_liveblocks_mirror_v1_presence_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_liveblocks_mirror_v1_presence_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_liveblocks_mirror_v1_presence_proto_goTypes = []any{
 	(SessionEndCause)(0),          // 0: liveblocks.mirror.v1.SessionEndCause
 	(*ActiveUser)(nil),            // 1: liveblocks.mirror.v1.ActiveUser
-	(*UserSession)(nil),           // 2: liveblocks.mirror.v1.UserSession
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 4: google.protobuf.Duration
+	(*ActiveUserList)(nil),        // 2: liveblocks.mirror.v1.ActiveUserList
+	(*UserSession)(nil),           // 3: liveblocks.mirror.v1.UserSession
+	(*Freshness)(nil),             // 4: liveblocks.mirror.v1.Freshness
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
 }
 var file_liveblocks_mirror_v1_presence_proto_depIdxs = []int32{
-	3, // 0: liveblocks.mirror.v1.UserSession.enter_time:type_name -> google.protobuf.Timestamp
-	3, // 1: liveblocks.mirror.v1.UserSession.leave_time:type_name -> google.protobuf.Timestamp
-	4, // 2: liveblocks.mirror.v1.UserSession.duration:type_name -> google.protobuf.Duration
-	0, // 3: liveblocks.mirror.v1.UserSession.end_cause:type_name -> liveblocks.mirror.v1.SessionEndCause
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	1, // 0: liveblocks.mirror.v1.ActiveUserList.active_users:type_name -> liveblocks.mirror.v1.ActiveUser
+	4, // 1: liveblocks.mirror.v1.ActiveUserList.freshness:type_name -> liveblocks.mirror.v1.Freshness
+	5, // 2: liveblocks.mirror.v1.UserSession.enter_time:type_name -> google.protobuf.Timestamp
+	5, // 3: liveblocks.mirror.v1.UserSession.leave_time:type_name -> google.protobuf.Timestamp
+	6, // 4: liveblocks.mirror.v1.UserSession.duration:type_name -> google.protobuf.Duration
+	0, // 5: liveblocks.mirror.v1.UserSession.end_cause:type_name -> liveblocks.mirror.v1.SessionEndCause
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_presence_proto_init() }
@@ -362,13 +424,14 @@ func file_liveblocks_mirror_v1_presence_proto_init() {
 	if File_liveblocks_mirror_v1_presence_proto != nil {
 		return
 	}
+	file_liveblocks_mirror_v1_freshness_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_presence_proto_rawDesc), len(file_liveblocks_mirror_v1_presence_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -184,9 +184,11 @@ func (a *App) build(ctx context.Context, version string) error {
 		WebhookAllow: access.Networks(a.cfg.WebhookAllow.Ranges),
 		Event:        rpc.EventDeps{Query: a.db.store, Receiver: events},
 		Mirror: rpc.MirrorDeps{
-			Query: a.db.store, Refresher: a.projects, Documents: documents.Memory{Long: reads, Decoding: budget},
+			Query: a.db.store, Refresher: a.projects, Documents: documents.Memory{Long: reads - reads/4, Decoding: budget},
 		},
-		Change: rpc.ChangeDeps{Store: a.db.store, Tailer: a.feed, PerCaller: a.cfg.FeedCallers},
+		Change: rpc.ChangeDeps{
+			Store: a.db.store, Tailer: a.feed, PerCaller: a.cfg.FeedCallers, Resources: a.db.store, Memory: max(reads/4, 1),
+		},
 		Admin: rpc.AdminDeps{
 			Query: all.counts, Requester: a.projects, Pinner: events, Replayer: events, Key: keys(a.projects),
 			Stopper:  brakes{a.projects, a.db.store},

@@ -19,7 +19,7 @@ type ResetFeeds struct {
 // Say writes it for people.
 func (r ResetFeeds) Say(w io.Writer) {
 	if !r.Reset {
-		_, _ = fmt.Fprintln(w, "all who follow the changes would have to start anew\n"+
+		_, _ = fmt.Fprintln(w, "all who follow the changes would have to start again\n"+
 			"nothing was changed; run it again with --yes to end their tokens")
 		return
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/client/follow"
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
 )
 
 // Follow is the command that prints what changes.
@@ -17,6 +18,7 @@ type Follow struct {
 	Room       string   `name:"room" placeholder:"ID" help:"Only changes in this room."`
 	RoomPrefix string   `name:"room-prefix" placeholder:"TEXT" help:"Only changes in rooms whose id begins with this text."`
 	Kind       []string `name:"kind" placeholder:"KIND" help:"Only changes of resources of these kinds, separated by commas, such as storage,thread."`
+	Include    string   `name:"include" default:"none" placeholder:"FORM" help:"What of each resource to print with its change: none, basic (as lists show it) or full. Needs --json, and a key that may read as well."`
 
 	Call
 }
@@ -24,6 +26,13 @@ type Follow struct {
 // Run prints changes until an interrupt. It survives a restart of the service.
 func (c *Follow) Run(ctx context.Context, std Streams) error {
 	req := &mirrorv1.WatchChangesRequest{RoomId: c.Room, RoomIdPrefix: c.RoomPrefix}
+	include, err := enumOf("--include", mirrorv1.ChangeInclude_CHANGE_INCLUDE_UNSPECIFIED, c.Include)
+	if err != nil {
+		return err
+	}
+	if req.Include = include; include > mirrorv1.ChangeInclude_CHANGE_INCLUDE_NONE && !c.JSON {
+		return &config.Error{Setting: "--include", Problem: "needs --json"}
+	}
 	for _, word := range c.Kind {
 		kind, err := enumOf("--kind", mirrorv1.ResourceKind_RESOURCE_KIND_UNSPECIFIED, word)
 		if err != nil {
@@ -41,7 +50,7 @@ func (c *Follow) Run(ctx context.Context, std Streams) error {
 		req.Start = &mirrorv1.WatchChangesRequest_Token{Token: c.From}
 	}
 	token := ""
-	err := c.run(ctx, 0, func(ctx context.Context, s *service) (err error) {
+	err = c.run(ctx, 0, func(ctx context.Context, s *service) (err error) {
 		req.ProjectId = s.project
 		token, err = c.follow(ctx, s, req, std)
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/batch"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
@@ -177,6 +178,59 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 	}
 	r.cache.put(entry{key{req.Resource, req.Format.Tag}, doc.SHA256, doc.Body})
 	return doc, nil
+}
+
+// Found is a document that was read together with others.
+type Found struct {
+	mirror.Document
+
+	// Body is the document as JSON; nil if the document is longer than was asked for. It is
+	// shared: do not modify it.
+	Body []byte
+	// Err says why the document cannot be turned into JSON.
+	Err error
+}
+
+// ReadMany returns the copies of some documents, in order, without a refresh; nil for one that
+// there is not. Those of at most limit bytes come with their body, none if it is negative.
+func (r *Reader) ReadMany(ctx context.Context, resources []mirror.Resource, limit int64) ([]*Found, error) {
+	reads, cached := make([]store.DocumentRead, len(resources)), make([]entry, len(resources))
+	for i, resource := range resources {
+		if limit >= 0 {
+			cached[i] = r.cache.get(key{resource, jsonOf(resource.Kind).Tag})
+		}
+		reads[i] = store.DocumentRead{Resource: resource, Have: cached[i].sha256}
+	}
+	documents, err := r.store.ReadDocuments(ctx, reads, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read documents: %w", err)
+	}
+	found := make([]*Found, len(resources))
+	for i, doc := range documents {
+		if doc == nil {
+			continue
+		}
+		f := &Found{Document: *doc}
+		found[i] = f
+		switch format := jsonOf(resources[i].Kind); {
+		case f.Content != nil:
+			f.Body, f.Err = r.derive(ctx, Request{Resource: resources[i], Format: format}, f.Content)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if f.Content = nil; f.Err == nil {
+				r.cache.put(entry{key{resources[i], format.Tag}, f.SHA256, f.Body})
+			}
+		case cached[i].body != nil && f.SHA256 == cached[i].sha256 && f.Size <= limit:
+			f.Body = cached[i].body
+		}
+	}
+	return found, nil
+}
+
+// jsonOf is the format JSON of a kind of documents.
+func jsonOf(kind mirror.Kind) derive.Format {
+	return formats[kind][mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON]
 }
 
 // derive converts a document once there is memory for it.

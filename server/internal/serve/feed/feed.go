@@ -487,6 +487,24 @@ func (t *Tailer) Lives() int {
 // still to come, but the feed may have another identity.
 func (f *Follower) Outlived() bool { return f.t.Lives() != f.born }
 
+// Mark is a place of a follower that it can return to.
+type Mark struct {
+	seq int64
+	pos mirror.Position
+}
+
+// Mark returns where it is.
+func (f *Follower) Mark() Mark { return Mark{f.seq, f.pos} }
+
+// Return returns to a place and goes on behind some changes that were read from there: the
+// others are read again.
+func (f *Follower) Return(to *Mark, behind []mirror.Change) {
+	f.seq, f.pos = to.seq, to.pos
+	for i := range behind { // what did not match is passed by with the next of its bucket
+		f.pos[behind[i].Bucket] = behind[i].Number
+	}
+}
+
 // ReadTime is when the database was last asked how far it is. What this process has committed
 // since is known as well.
 func (f *Follower) ReadTime() time.Time {
@@ -604,10 +622,15 @@ func (f *Follower) verify(ctx context.Context, trimmed error) error {
 		return fmt.Errorf("find the first changes: %w", err)
 	}
 	if covers(&f.pos, &earliest) {
-		return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database was read through a server that "+
-			"lags behind the one that is written to; send all queries of the mirror to the latter")
+		return ErrLags()
 	}
 	return trimmed
+}
+
+// ErrLags is what is told to those who follow when the database shows less than it has shown.
+func ErrLags() error {
+	return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database was read through a server that "+
+		"lags behind the one that is written to; send all queries of the mirror to the latter")
 }
 
 // CaughtUp reports whether everything that is known has been read.

@@ -208,7 +208,7 @@ func TestDoubt(t *testing.T) {
 	})
 }
 
-// A database that has gone back gives numbers again. Who follows is told, and starts anew.
+// A database that has gone back gives numbers again. Who follows is told, and starts again.
 func TestDatabaseThatGoesBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

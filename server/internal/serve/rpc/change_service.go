@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -20,6 +21,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
@@ -55,6 +57,10 @@ type ChangeStore interface {
 type ChangeDeps struct {
 	Store  ChangeStore
 	Tailer *feed.Tailer
+	// Resources are what can come with changes, and Memory how many bytes of responses with
+	// some can be on their way at once; zero means 64 MiB.
+	Resources IncludeStore
+	Memory    int64
 	// Stall is how long a response to a watcher may take to be sent; zero means 30 seconds.
 	Stall time.Duration
 	// PerCaller is how many calls of one caller may follow at once; zero means any number. Those
@@ -76,15 +82,19 @@ type changeService struct {
 	identities map[mirror.ProjectID]knownIdentity
 	// callers are who follow, by name.
 	callers map[string]*followingCaller
-	// snapshots has room for those who read a page of a snapshot.
-	snapshots chan struct{}
+	// pages has room for those who read a page of a snapshot, or resources.
+	pages  chan struct{}
+	memory *semaphore.Weighted
+	guard  *access.Guard
+	// documents are those that come with changes.
+	documents *documents.Reader
 }
 
 // followingCaller is one who follows.
 type followingCaller struct {
 	// calls is how many calls of theirs follow.
 	calls int
-	// pages has room for those that read a page of a snapshot.
+	// pages has room for those that read a page of a snapshot, or resources.
 	pages chan struct{}
 }
 
@@ -106,6 +116,7 @@ type changeRequest interface {
 	GetToken() string
 	GetPosition() mirrorv1.ChangeStart
 	GetStartTime() *timestamppb.Timestamp
+	GetInclude() mirrorv1.ChangeInclude
 }
 
 // following is a follower for a request.
@@ -116,8 +127,10 @@ type following struct {
 	identity feedIdentity
 	// in is the place in a snapshot; nil if f is in none.
 	in *inSnapshot
-	// seen is how far the database was when a page of a snapshot was read last.
+	// seen is how far the database was when a page of a snapshot or resources were read last.
 	seen mirror.Position
+	// include is how much of each resource comes with its change.
+	include mirrorv1.ChangeInclude
 	// pages has room for the pages that the caller reads at once.
 	pages chan struct{}
 	// leave says that the caller follows no more.
@@ -138,13 +151,30 @@ func (f *following) token() string {
 	return formatChangeToken(f.identity, &p)
 }
 
+// includes reports whether resources come with the changes.
+func (f *following) includes() bool { return f.include > mirrorv1.ChangeInclude_CHANGE_INCLUDE_NONE }
+
+// most is how many changes a response has at most.
+func (f *following) most(n int) int {
+	if f.includes() {
+		return min(n, includeChanges)
+	}
+	return n
+}
+
 // follow begins to follow as a request asks.
 func (s *changeService) follow(ctx context.Context, req changeRequest) (*following, error) {
 	in, err := s.scope(ctx, req.GetProjectId())
 	if err != nil {
 		return nil, err
 	}
-	f := &following{selection: selectionOf(in, req)}
+	f := &following{selection: selectionOf(in, req), include: req.GetInclude()}
+	if f.includes() {
+		rule, _ := access.RuleOf(mirrorv1.MirrorService_GetRoom_FullMethodName) // any read
+		if err := s.guard.Permit(rule, in.caller); err != nil {
+			return nil, err
+		}
+	}
 	// What it costs to find the start counts too.
 	if f.pages, f.leave, err = s.enter(in.caller); err != nil {
 		return nil, err
@@ -265,12 +295,12 @@ func (s *selection) match(c *mirror.Change) bool {
 
 // identity returns the identity of a project's feed, which stays as it is unless an operator
 // resets the feed. It reads it now and then, if the database has gone back, and if asked to.
-func (s *changeService) identity(ctx context.Context, project mirror.ProjectID, anew bool) (feedIdentity, error) {
+func (s *changeService) identity(ctx context.Context, project mirror.ProjectID, again bool) (feedIdentity, error) {
 	s.mu.Lock()
 	old, ok := s.identities[project]
 	s.mu.Unlock()
 	now, lives := s.now(), s.Tailer.Lives()
-	if ok && !anew && now.Sub(old.at) < identityLife && old.lives == lives {
+	if ok && !again && now.Sub(old.at) < identityLife && old.lives == lives {
 		return old.feedIdentity, nil
 	}
 	p, err := s.Store.Project(ctx, project)
@@ -291,11 +321,11 @@ func (s *changeService) identity(ctx context.Context, project mirror.ProjectID, 
 
 // changesGone returns err, or that the position of a request is not in the feed.
 func changesGone(err error) error {
-	const anew = "; start anew, with a snapshot if you hold copies"
+	const again = "; start again, with a snapshot if you hold copies"
 	err = fault.Translate(err, store.ErrTrimmed, fault.New(fault.Gone, fault.ReasonChangeTokenExpired,
-		"changes from there on are no longer kept"+anew))
+		"changes from there on are no longer kept"+again))
 	return fault.Translate(err, feed.ErrAhead, fault.New(fault.Gone, fault.ReasonChangeTokenAhead,
-		"the database is older than the change token, as after a restore"+anew))
+		"the database is older than the change token, as after a restore"+again))
 }
 
 // ListChanges returns changes.
@@ -307,13 +337,14 @@ func (s *changeService) ListChanges(ctx context.Context, req *mirrorv1.ListChang
 		return nil, err
 	}
 	defer f.Close()
-	size := min(cmp.Or(int(req.GetPageSize()), defaultChanges), maxChanges)
+	size := min(cmp.Or(int(req.GetPageSize()), defaultChanges), f.most(maxChanges))
 	if beginsSnapshot(req) || f.in != nil {
 		return s.listSnapshot(ctx, f, beginsSnapshot(req), size)
 	}
 	over := time.NewTimer(req.GetWaitDuration().AsDuration())
 	defer over.Stop()
 	for step := 0; ; {
+		before := f.Mark()
 		page, err := f.Read(ctx, f.match, size)
 		if err != nil {
 			return nil, changesGone(err)
@@ -333,9 +364,15 @@ func (s *changeService) ListChanges(ctx context.Context, req *mirrorv1.ListChang
 			}
 		}
 		if done {
+			brought, err := s.bring(ctx, f, &before, page.Changes, patience{})
+			if err != nil && !errors.Is(err, errOver) { // or the same token again tells more
+				return nil, err
+			}
+			// What follows is little more than the encoding of it, for one who has asked for it.
+			defer brought.release()
 			return &mirrorv1.ListChangesResponse{
-				Changes: changesToProto(page.Changes), NextToken: f.token(), CaughtUp: page.CaughtUp,
-				ReadTime: timestamp(f.ReadTime()),
+				Changes: brought.changes, NextToken: f.token(), ReadTime: timestamp(f.ReadTime()),
+				CaughtUp: page.CaughtUp && len(brought.changes) == len(page.Changes),
 			}, nil
 		}
 	}
@@ -351,16 +388,19 @@ func (s *changeService) listSnapshot(ctx context.Context, f *following, begins b
 		response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotBegin{SnapshotBegin: &mirrorv1.SnapshotBegin{}}
 	} else {
 		for range maxSteps {
-			items, err := s.nextPage(ctx, f, size, nil, nil, nil)
+			items, err := s.nextPage(ctx, f, size, patience{})
 			if errors.Is(err, errOver) {
 				break // the same token again tells more
 			} else if err != nil {
 				return nil, err
 			}
+			items.release()
 			if f.in == nil {
 				response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotEnd{SnapshotEnd: &mirrorv1.SnapshotEnd{}}
-			} else if len(items) > 0 {
-				response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotItems{SnapshotItems: itemsToProto(items)}
+			} else if len(items.changes) > 0 {
+				response.Snapshot = &mirrorv1.ListChangesResponse_SnapshotItems{
+					SnapshotItems: &mirrorv1.SnapshotItems{Items: items.changes},
+				}
 			}
 			if response.Snapshot != nil {
 				break
@@ -381,7 +421,7 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 		return err
 	}
 	defer f.Close()
-	size := cmp.Or(s.Page, maxChanges)
+	size := f.most(cmp.Or(s.Page, maxChanges))
 	life := cmp.Or(s.Life, watchLife+mrand.N(watchSpread))
 	if expires := callerOf(ctx).Expires; !expires.IsZero() {
 		life = min(life, expires.Sub(s.now()))
@@ -404,6 +444,7 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 			Progress: &mirrorv1.ChangeProgress{CaughtUp: caughtUp, ReadTime: timestamp(f.ReadTime())},
 		}})
 	}
+	waiting := patience{over: over.C, quiet: quiet.C, heartbeat: func() error { return progress(false) }}
 	told := f.in == nil && f.CaughtUp()
 	if beginsSnapshot(req) {
 		f.begin()
@@ -415,7 +456,7 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 		err = progress(told)
 	}
 	for err == nil && f.in != nil {
-		items, errPage := s.nextPage(ctx, f, size, over.C, quiet.C, func() error { return progress(false) })
+		items, errPage := s.nextPage(ctx, f, size, waiting)
 		switch {
 		case errors.Is(errPage, errOver): // it goes on from the token
 			return nil
@@ -425,22 +466,31 @@ func (s *changeService) WatchChanges(req *mirrorv1.WatchChangesRequest,
 			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_SnapshotEnd{
 				SnapshotEnd: &mirrorv1.SnapshotEnd{},
 			}})
-		case len(items) > 0:
+		case len(items.changes) > 0:
 			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_SnapshotItems{
-				SnapshotItems: itemsToProto(items),
+				SnapshotItems: &mirrorv1.SnapshotItems{Items: items.changes},
 			}})
 		}
+		items.release()
 	}
 	for err == nil && !s.over(f) {
 		var page feed.Page
+		before := f.Mark()
 		if page, err = f.Read(ctx, f.match, size); err != nil {
 			return changesGone(err)
 		}
 		switch {
 		case len(page.Changes) > 0:
+			brought, errBring := s.bring(ctx, f, &before, page.Changes, waiting)
+			if errors.Is(errBring, errOver) {
+				return nil
+			} else if errBring != nil {
+				return errBring
+			}
 			err = send(&mirrorv1.WatchChangesResponse{Event: &mirrorv1.WatchChangesResponse_Changes{
-				Changes: &mirrorv1.ChangeBatch{Changes: changesToProto(page.Changes)},
+				Changes: &mirrorv1.ChangeBatch{Changes: brought.changes},
 			}})
+			brought.release()
 			select {
 			case <-over.C: // however much more there is to send
 				return err

@@ -23,8 +23,9 @@ type feedIdentity [16]byte
 // there.
 type place struct {
 	at mirror.Position
-	// beyond is by how much the database was beyond that when a page of the snapshot was read
-	// last. What is held by then is as new, so the database must not be older.
+	// beyond is by how much the database was beyond that when a page of the snapshot, or
+	// resources that came with changes, were read last. What is held by then is as new, so the
+	// database must not be older.
 	beyond mirror.Position
 	// in is the place in a snapshot; nil behind it.
 	in *inSnapshot
@@ -273,7 +274,7 @@ func badChangeToken(err error) error {
 		reason, public = fault.ReasonChangeTokenMismatch, "the change token belongs to another project or another database"
 	case errors.Is(err, errSnapshotMismatch):
 		reason, public = fault.ReasonChangeTokenMismatch, "the change token is of a place in a snapshot that "+
-			"was begun with other filters, or that a caller began who sees other rooms; go on with the same, or start anew"
+			"was begun with other filters, or that a caller began who sees other rooms; go on with the same, or start again"
 	}
 	f := fault.Wrap(err, fault.Invalid, reason, public)
 	f.Fields = []fault.Field{{Path: "token", Problem: "must be a token of this feed"}}

@@ -235,3 +235,63 @@ func (p *fakePinner) Confirm(_ context.Context, project mirror.ProjectID) error 
 	p.confirmed = project
 	return p.err
 }
+
+// many reads the rows of some resources with one statement.
+func many[T any](ctx context.Context, q *fakeQuery, rows []T, resources []mirror.Resource,
+	of func(*T) (mirror.Resource, *mirror.Freshness),
+) (found []T, err error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	q.statements++
+	for i := range rows {
+		r, f := of(&rows[i])
+		if f.DeleteTime.IsZero() && slices.Contains(resources, r) {
+			found = append(found, rows[i])
+		}
+	}
+	return found, nil
+}
+
+func (q *fakeQuery) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID, _ bool) (
+	rooms []mirror.Room, err error,
+) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	q.statements++
+	for _, r := range q.rooms { // also deleted ones
+		if r.Project == project && slices.Contains(ids, r.ID) {
+			rooms = append(rooms, r)
+		}
+	}
+	return rooms, nil
+}
+
+func (q *fakeQuery) ThreadsByID(ctx context.Context, _ mirror.ProjectID, threads []mirror.Resource) ([]mirror.Thread,
+	error,
+) {
+	return many(ctx, q, q.threads, threads, func(t *mirror.Thread) (mirror.Resource, *mirror.Freshness) {
+		return mirror.Resource{Project: t.Project, Room: t.Room, Kind: mirror.KindThread, ID: t.ID}, &t.Freshness
+	})
+}
+
+func (q *fakeQuery) GroupsByID(ctx context.Context, _ mirror.ProjectID, groups []mirror.Resource) ([]mirror.Group,
+	error,
+) {
+	return many(ctx, q, q.groups, groups, func(g *mirror.Group) (mirror.Resource, *mirror.Freshness) {
+		return mirror.Resource{Project: g.Project, Kind: mirror.KindGroup, ID: g.ID}, &g.Freshness
+	})
+}
+
+func (q *fakeQuery) ActiveUsersByRoom(ctx context.Context, _ mirror.ProjectID, rooms []mirror.Resource) (
+	[]mirror.ActiveUsers, error,
+) {
+	return many(ctx, q, q.users, rooms, func(u *mirror.ActiveUsers) (mirror.Resource, *mirror.Freshness) {
+		return mirror.Resource{Project: u.Project, Room: u.Room, Kind: mirror.KindActiveUsers}, &u.Freshness
+	})
+}

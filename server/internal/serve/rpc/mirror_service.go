@@ -15,7 +15,6 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/derive"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/flow"
-	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
@@ -415,14 +414,8 @@ func (m *mirrorService) GetThread(ctx context.Context, req *mirrorv1.GetThreadRe
 	case mirrorv1.ThreadView_THREAD_VIEW_SOURCE:
 		shown.SourceJson = row.Source
 	default:
-		parsed, err := thread.ParseExact(row.Source)
-		if err != nil {
+		if shown.Comments, err = commentsToProto(&row); err != nil {
 			return nil, unreadable(err, "thread")
-		}
-		for i := range parsed.Comments {
-			c := &parsed.Comments[i]
-			c.Project, c.Room, c.Thread, c.Freshness = row.Project, row.Room, row.ID, row.Freshness
-			shown.Comments = append(shown.Comments, commentToProto(c))
 		}
 	}
 	if err := m.fits(shown,
@@ -550,10 +543,8 @@ func (m *mirrorService) ListActiveUsers(ctx context.Context,
 				func(u mirror.ActiveUser) bool { return ok && u.Compare(last) <= 0 })
 			return rest[:min(limit, len(rest))], nil
 		},
-		key: func(u *mirror.ActiveUser) cursor { return cursor{ID: activeUserKey(*u)} },
-		toProto: func(u *mirror.ActiveUser) *mirrorv1.ActiveUser {
-			return &mirrorv1.ActiveUser{ConnectionId: u.ConnectionID, UserId: u.UserID, InfoJson: u.Info}
-		},
+		key:     func(u *mirror.ActiveUser) cursor { return cursor{ID: activeUserKey(*u)} },
+		toProto: activeUserToProto,
 	})
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -110,6 +111,8 @@ func New(cfg Config) *Services {
 				slog.String("request_id", requestID(ctx)), slog.Any("error", err))
 		},
 	}
+	reader := documents.New(cfg.Mirror.Query, freshness, cfg.Mirror.Documents)
+	cfg.Change.Memory = cmp.Or(cfg.Change.Memory, defaultChangeMemory)
 	s := &Services{
 		guard:    cfg.Guard,
 		audit:    cfg.Audit,
@@ -123,12 +126,12 @@ func New(cfg Config) *Services {
 		types:    methodTypes(),
 		event:    &eventService{common: c, EventDeps: cfg.Event},
 		mirror: &mirrorService{
-			common: c, MirrorDeps: cfg.Mirror, fresh: freshness,
-			documents: documents.New(cfg.Mirror.Query, freshness, cfg.Mirror.Documents),
+			common: c, MirrorDeps: cfg.Mirror, fresh: freshness, documents: reader,
 		},
 		change: &changeService{
 			common: c, ChangeDeps: cfg.Change, identities: make(map[mirror.ProjectID]knownIdentity),
-			callers: make(map[string]*followingCaller), snapshots: make(chan struct{}, snapshotReaders),
+			callers: make(map[string]*followingCaller), pages: make(chan struct{}, pageReaders),
+			memory: semaphore.NewWeighted(cfg.Change.Memory), guard: cfg.Guard, documents: reader,
 		},
 		admin: &adminService{common: c, AdminDeps: cfg.Admin, audit: cfg.Audit},
 	}

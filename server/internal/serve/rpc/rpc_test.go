@@ -81,7 +81,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		Guard:    guardOf(),
 		Event:    EventDeps{Query: h.query, Receiver: h.receiver},
 		Mirror:   MirrorDeps{Query: h.query, Refresher: h.worker},
-		Change:   ChangeDeps{Store: h.feed},
+		Change:   ChangeDeps{Store: h.feed, Resources: h.query},
 		Admin: AdminDeps{
 			Query: h.query, Requester: h.worker, Pinner: h.pinner, Replayer: h.pinner, Stopper: h.pinner, Key: h.pinner,
 			Sweeper: h.sweeper, Verifier: h.sweeper,
@@ -181,6 +181,7 @@ type fakeQuery struct {
 	unannounced []mirror.Unannounced
 	limits      []int // of every list query
 	reads       int
+	statements  int // that read many resources
 
 	// What the last query of each list asked for.
 	threadFilter  store.ThreadFilter
@@ -314,6 +315,7 @@ func (q *fakeQuery) Document(ctx context.Context, document mirror.Resource, dele
 func (q *fakeQuery) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
 	error,
 ) {
+	q.change(func() { q.statements++ })
 	docs := make([]*mirror.Document, len(reads))
 	for i, r := range reads {
 		doc, err := q.Document(ctx, r.Resource, r.Deleted)

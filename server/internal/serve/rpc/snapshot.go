@@ -22,12 +22,12 @@ import (
 // position, never older. Nothing of it is kept between two pages, so it goes on from its
 // token in any process.
 
-// snapshotReaders is how many pages of snapshots are read at once: they must not take the
-// database away from everything else. No caller reads more than callerReaders of them, so none
-// has to wait for all streams of another.
+// pageReaders is how many pages of snapshots, or of changes with resources, are read at once:
+// they must not take the database away from everything else. No caller reads more than
+// callerReaders of them, so none has to wait for all streams of another.
 const (
-	snapshotReaders = 4
-	callerReaders   = 2
+	pageReaders   = 4
+	callerReaders = 2
 )
 
 // selection is which resources a request selects, in the scope of its caller.
@@ -80,24 +80,36 @@ func (f *following) begin() {
 
 // snapshotPage is a page of a snapshot.
 type snapshotPage struct {
-	items []mirror.Change
+	items included
 	// in is the place behind it; nil if the snapshot is whole and there are no items.
 	in *inSnapshot
 	// seen is how far the database was once it was read.
 	seen mirror.Position
 }
 
-// readPage reads the next page of the snapshot that f is in. It looks at limit rows at most, so
-// there can be no items although more are to come.
-func (s *changeService) readPage(ctx context.Context, f *following, limit int) (page snapshotPage, err error) {
-	for _, slots := range []chan struct{}{f.pages, s.snapshots} {
+// turn waits for a turn to read the database for a page; leave ends it.
+func (s *changeService) turn(ctx context.Context, f *following) (leave func(), err error) {
+	for _, slots := range []chan struct{}{f.pages, s.pages} {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
-			return page, ctx.Err()
+			if slots == s.pages {
+				<-f.pages
+			}
+			return nil, ctx.Err()
 		}
-		defer func() { <-slots }()
 	}
+	return func() { <-s.pages; <-f.pages }, nil
+}
+
+// readPage reads the next page of the snapshot that f is in. It looks at limit rows at most, so
+// there can be no items although more are to come.
+func (s *changeService) readPage(ctx context.Context, f *following, limit int) (page snapshotPage, err error) {
+	leave, err := s.turn(ctx, f)
+	if err != nil {
+		return page, err
+	}
+	defer leave()
 	after := f.in.after
 	copies, err := s.Store.Copies(ctx, store.CopyFilter{
 		Project: f.scope.project, Rooms: store.Prefixes(f.scope.rooms).Within(f.prefix), Room: f.room, Kind: after.Kind,
@@ -106,15 +118,20 @@ func (s *changeService) readPage(ctx context.Context, f *following, limit int) (
 	if err != nil {
 		return page, fmt.Errorf("read a snapshot: %w", err)
 	}
+	items := slices.DeleteFunc(copies.Copies, func(c mirror.Change) bool { return !f.match(&c) })
+	if page.items, err = s.include(ctx, f, items); err != nil {
+		return page, err
+	}
 	// Nothing in the page is newer than what is known now.
 	if err = f.Look(ctx); err != nil {
 		return page, fmt.Errorf("read a snapshot: %w", err)
 	}
 	page.seen = f.Known()
-	page.items = slices.DeleteFunc(copies.Copies, func(c mirror.Change) bool { return !f.match(&c) })
-	next := f.next(after.Kind)
+	next, n := f.next(after.Kind), len(page.items.changes)
 	switch {
-	case copies.More, next == 0 && len(page.items) > 0: // the end comes by itself
+	case n < len(items): // the rest does not fit
+		page.in = &inSnapshot{filters: f.in.filters, after: items[n-1].Resource}
+	case copies.More, next == 0 && n > 0: // the end comes by itself
 		page.in = &inSnapshot{filters: f.in.filters, after: copies.Last}
 	case next != 0:
 		page.in = &inSnapshot{filters: f.in.filters, after: mirror.Resource{Kind: next}}
@@ -125,48 +142,66 @@ func (s *changeService) readPage(ctx context.Context, f *following, limit int) (
 // errOver means that a stream has lasted long enough.
 var errOver = errors.New("the stream has lasted long enough")
 
-// nextPage waits for a page, and moves f behind it. It sends heartbeats meanwhile, unless that is
-// nil, and fails with errOver when that is due or when f may have another feed now: then it is
-// the next call that finds out.
-func (s *changeService) nextPage(ctx context.Context, f *following, limit int, over, quiet <-chan time.Time,
-	heartbeat func() error,
-) ([]mirror.Change, error) {
+// patience says what is done while something is waited for.
+type patience struct {
+	// over is when a stream has lasted long enough.
+	over <-chan time.Time
+	// heartbeat is sent when quiet is due.
+	quiet     <-chan time.Time
+	heartbeat func() error
+}
+
+// await does some work for f, which ends with its context. It fails with errOver when that is
+// due or when f may have another feed now: then it is the next call that finds out.
+func (s *changeService) await(ctx context.Context, f *following, p patience,
+	work func(ctx context.Context) error,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var page snapshotPage
-	read := make(chan error, 1)
+	var failed error
+	done := make(chan struct{})
 	go func() {
-		var err error
-		page, err = s.readPage(ctx, f, limit)
-		read <- err
+		defer close(done)
+		failed = work(ctx)
 	}()
+	stop := func(err error) error {
+		cancel()
+		<-done
+		return err
+	}
 	for {
 		select {
-		case err := <-read:
-			if err != nil {
-				return nil, err
+		case <-done:
+			if failed == nil && s.over(f) {
+				return errOver
 			}
-			if s.over(f) {
-				return nil, errOver
+			return failed
+		case <-p.quiet:
+			if err := p.heartbeat(); err != nil {
+				return stop(err)
 			}
-			f.in, f.seen = page.in, page.seen
-			return page.items, nil
-		case <-quiet:
-			if err := heartbeat(); err != nil {
-				return nil, err
-			}
-		case <-over:
-			return nil, errOver
+		case <-p.over:
+			return stop(errOver)
 		case <-f.Stopped():
-			return nil, feed.ErrStopped()
+			return stop(feed.ErrStopped())
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return stop(ctx.Err())
 		}
 	}
 }
 
-func itemsToProto(items []mirror.Change) *mirrorv1.SnapshotItems {
-	return &mirrorv1.SnapshotItems{Items: changesToProto(items)}
+// nextPage waits for a page, and moves f behind it. The items are to be released.
+func (s *changeService) nextPage(ctx context.Context, f *following, limit int, p patience) (included, error) {
+	var page snapshotPage
+	if err := s.await(ctx, f, p, func(ctx context.Context) (err error) {
+		page, err = s.readPage(ctx, f, limit)
+		return err
+	}); err != nil {
+		page.items.release()
+		return included{}, err
+	}
+	f.in, f.seen = page.in, page.seen
+	return page.items, nil
 }
 
 // hasToken reports whether a request starts from a token. An empty one is a damaged one: to

@@ -626,13 +626,13 @@ func TestSnapshotOfADatabaseThatHangs(t *testing.T) {
 		quiet, enough := make(chan time.Time, 1), errors.New("enough")
 		beats := 0
 		quiet <- noon
-		_, err = s.nextPage(t.Context(), f, 1, nil, quiet, func() error {
+		_, err = s.nextPage(t.Context(), f, 1, patience{quiet: quiet, heartbeat: func() error {
 			if beats++; beats == 3 {
 				return enough
 			}
 			quiet <- noon
 			return nil
-		})
+		}})
 		if !errors.Is(err, enough) || beats != 3 {
 			t.Errorf("nextPage = %v after %d heartbeats; want 3", err, beats)
 		}
@@ -665,7 +665,7 @@ func TestSnapshotsOfOneCaller(t *testing.T) {
 			}
 		}
 	}
-	for range 3 * snapshotReaders {
+	for range 3 * pageReaders {
 		open("one")
 	}
 	await(callerReaders)

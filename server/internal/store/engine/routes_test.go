@@ -41,7 +41,9 @@ var rpcs = map[string]string{
 	"Rooms": "ListRooms", "RoomIDs": "rooms that a sweep looks for", "Documents": "ListDocuments",
 	"Threads":  "ListThreads",
 	"Comments": "ListComments", "UserSessions": "ListUserSessions", "Notifications": "ListNotifications",
-	"Copies": "a page of a snapshot", "Groups": "ListGroups", "TaskList": "ListTasks",
+	"ThreadsByID": "threads with their changes", "ActiveUsersByRoom": "active users with their changes",
+	"GroupsByID": "groups with their changes",
+	"Copies":     "a page of a snapshot", "Groups": "ListGroups", "TaskList": "ListTasks",
 }
 
 // What accepting a webhook and applying a fetch does reaches one shard, statement by

@@ -115,6 +115,16 @@ func mutants() []mutant {
 			func(b base) store.Store { return &copiesOfAll{b} },
 		},
 		{
+			"reads deleted resources by their keys",
+			[]string{"resources are read by their keys"},
+			func(b base) store.Store { return &deletedByKey{b} },
+		},
+		{
+			"reads some of the resources by their keys",
+			[]string{"resources are read by their keys"},
+			func(b base) store.Store { return &someByKey{b} },
+		},
+		{
 			"looks for copies without a bound",
 			[]string{"page of copies is bounded by what it looks at"},
 			func(b base) store.Store { return &copiesUntilShown{b} },
@@ -1564,6 +1574,35 @@ func (m *altersDelete) ApplyRoom(ctx context.Context, lease mirror.Lease, room m
 type describesNothing struct{ base }
 
 func (describesNothing) Inspect(context.Context) (store.Server, error) { return store.Server{}, nil }
+
+// deletedByKey returns threads that were deleted.
+type deletedByKey struct{ base }
+
+func (m *deletedByKey) ThreadsByID(ctx context.Context, _ mirror.ProjectID, threads []mirror.Resource) (
+	[]mirror.Thread, error,
+) {
+	var all []mirror.Thread
+	seen := make(map[mirror.Resource]bool)
+	for _, r := range threads {
+		row, err := m.Thread(ctx, r, true)
+		if err == nil && !seen[r] {
+			seen[r], all = true, append(all, row)
+		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// someByKey returns the users of all rooms but one.
+type someByKey struct{ base }
+
+func (m *someByKey) ActiveUsersByRoom(ctx context.Context, project mirror.ProjectID, rooms []mirror.Resource) (
+	[]mirror.ActiveUsers, error,
+) {
+	all, err := m.Store.ActiveUsersByRoom(ctx, project, rooms)
+	return all[:max(0, len(all)-1)], err
+}
 
 // shortReads reads the first piece of much.
 type shortReads struct{ base }

@@ -20,6 +20,7 @@ var queryCases = []testCase{
 	{"documents in pages", documentPages},
 	{"documents by prefix and kind", documentsFiltered},
 	{"documents of other epochs never show", documentsOtherEpochs},
+	{"resources are read by their keys", resourcesByKey},
 	{"events latest first", eventsOrder},
 	{"events by filter", eventsFiltered},
 	{"events in pages", eventPages},
@@ -788,4 +789,79 @@ func secondStore(e *env) {
 	if got := e.document(storageOf("room")); string(got.Content) != `{"a":2}` {
 		e.Fatalf("document = %q; want what the other store wrote", got.Content)
 	}
+}
+
+// Reads of many keys return what reads of each return, once, in any order. Of what is deleted or
+// was never there they return nothing.
+func resourcesByKey(e *env) {
+	var threads, rooms []mirror.Resource
+	for i, id := range []mirror.RoomID{"a", "A", "gone", "none"} {
+		threads = append(threads, threadOf(id, "th_1"), threadOf(id, "TH_1"), threadOf(id, "th_2"))
+		rooms = append(rooms, activeUsersOf(id))
+		if id == "none" {
+			continue
+		}
+		e.mirrorRoom(id, e.roomContent(`{}`))
+		e.mirrorThread(id, threadIn("th_1", i))
+		e.mirrorThread(id, threadIn("th_2", i))
+		ann, own := mirror.ActiveUser{ConnectionID: 1, UserID: "ann"}, mirror.ActiveUser{ConnectionID: 2, UserID: string(id)}
+		e.mirrorUsers(id, ann, own)
+	}
+	e.deleteThread(threadOf("A", "th_2"))
+	e.deleteRoom("gone")
+	e.mirrorRoom("empty", e.roomContent(`{}`))
+	rooms = append(rooms, activeUsersOf("empty"))
+	groups := []mirror.Resource{groupOf("g_1"), groupOf("g_2"), groupOf("G_1")}
+	e.mirrorGroup(groupIn("g_1", 1))
+	e.mirrorGroup(groupIn("g_2", 1))
+
+	threads, rooms, groups = append(threads, threads[0]), append(rooms, rooms[0]), append(groups, groups[0])
+	gotThreads, err := e.ThreadsByID(e.ctx(), project, threads)
+	e.must("ThreadsByID", err)
+	wantByKey(e, "ThreadsByID", threads, gotThreads, e.Thread, func(t mirror.Thread) string {
+		return string(t.Room) + " " + t.ID
+	})
+	gotRooms, err := e.ActiveUsersByRoom(e.ctx(), project, rooms)
+	e.must("ActiveUsersByRoom", err)
+	wantByKey(e, "ActiveUsersByRoom", rooms, gotRooms, e.ActiveUsers, func(u mirror.ActiveUsers) string {
+		return string(u.Room)
+	})
+	gotGroups, err := e.GroupsByID(e.ctx(), project, groups)
+	e.must("GroupsByID", err)
+	wantByKey(e, "GroupsByID", groups, gotGroups, e.Group, func(g mirror.Group) string { return g.ID })
+	e.want("threads, rooms and groups", []int{len(gotThreads), len(gotRooms), len(gotGroups)}, []int{3, 3, 2})
+
+	none, err := e.ThreadsByID(e.ctx(), "other", []mirror.Resource{threadOf("a", "th_1")})
+	e.must("ThreadsByID", err)
+	e.want("threads of another project", len(none), 0)
+	for _, read := range []func() (int, error){
+		func() (int, error) { all, err := e.ThreadsByID(e.ctx(), project, nil); return len(all), err },
+		func() (int, error) { all, err := e.ActiveUsersByRoom(e.ctx(), project, nil); return len(all), err },
+		func() (int, error) { all, err := e.GroupsByID(e.ctx(), project, nil); return len(all), err },
+	} {
+		n, err := read()
+		e.must("a read of no keys", err)
+		e.want("rows of no keys", n, 0)
+	}
+}
+
+// wantByKey compares the rows of many keys with those that a read of each key returns.
+func wantByKey[T any](e *env, what string, keys []mirror.Resource, got []T,
+	read func(context.Context, mirror.Resource, bool) (T, error), name func(T) string,
+) {
+	e.Helper()
+	want, found := make(map[string]T), make(map[string]T)
+	for _, r := range keys {
+		row, err := read(e.ctx(), r, false)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		e.must("a read by key", err)
+		want[name(row)] = row
+	}
+	for _, row := range got {
+		found[name(row)] = row
+	}
+	e.want(what, found, want)
+	e.want("number of rows of "+what, len(got), len(want))
 }

@@ -26,6 +26,17 @@ type Read struct {
 	Call func(ctx context.Context, s store.Store)
 }
 
+// several is a resource and another one like it.
+func several(r mirror.Resource) []mirror.Resource {
+	other := r
+	if r.ID == "" {
+		other.Room = "r-9"
+	} else {
+		other.ID = "r-9"
+	}
+	return []mirror.Resource{r, other}
+}
+
 // Reads are the reads of a store: those by key, and each list with every combination
 // of its filters.
 func Reads() []Read {
@@ -58,6 +69,10 @@ func Reads() []Read {
 			return err
 		}),
 		byKey("Thread", func(ctx context.Context, s store.Store) error { _, err := s.Thread(ctx, thread, true); return err }),
+		byKey("ThreadsByID", func(ctx context.Context, s store.Store) error {
+			_, err := s.ThreadsByID(ctx, project, several(thread))
+			return err
+		}),
 		byKey("Comment", func(ctx context.Context, s store.Store) error {
 			_, err := s.Comment(ctx, thread, id, true)
 			return err
@@ -66,12 +81,20 @@ func Reads() []Read {
 			_, err := s.ActiveUsers(ctx, room, true)
 			return err
 		}),
+		byKey("ActiveUsersByRoom", func(ctx context.Context, s store.Store) error {
+			_, err := s.ActiveUsersByRoom(ctx, project, several(room))
+			return err
+		}),
 		byKey("SessionsOf", func(ctx context.Context, s store.Store) error {
 			_, err := s.SessionsOf(ctx, room, []int64{1, 2}, limit)
 			return err
 		}),
 		byKey("Group", func(ctx context.Context, s store.Store) error {
 			_, err := s.Group(ctx, mirror.Resource{Project: project, Kind: mirror.KindGroup, ID: id}, true)
+			return err
+		}),
+		byKey("GroupsByID", func(ctx context.Context, s store.Store) error {
+			_, err := s.GroupsByID(ctx, project, several(mirror.Resource{Project: project, Kind: mirror.KindGroup, ID: id}))
 			return err
 		}),
 		byKey("Counts", func(ctx context.Context, s store.Store) error { _, err := s.Counts(ctx, project); return err }),

@@ -22,10 +22,27 @@ func scanGroup(project mirror.ProjectID) func(Row, *mirror.Group) error {
 
 // Group reads by key.
 func (r *Reader) Group(ctx context.Context, group mirror.Resource, deleted bool) (mirror.Group, error) {
-	s := r.query(groupColumns+"from mirror_group g\n"+r.ofGroup()).
-		where("g.bucket = ? and g.project_id = ? and g.group_id = ?", group.Bucket(), group.Project, group.ID).
-		where("(g.delete_time is null or ?)", deleted)
-	return one(ctx, r, "read group", s, scanGroup(group.Project))
+	return only(r.groupsByKey(ctx, group.Project, []mirror.Resource{group}, deleted))
+}
+
+// GroupsByID uses one statement for all of them.
+func (r *Reader) GroupsByID(ctx context.Context, project mirror.ProjectID, groups []mirror.Resource) ([]mirror.Group,
+	error,
+) {
+	return r.groupsByKey(ctx, project, groups, false)
+}
+
+func (r *Reader) groupsByKey(ctx context.Context, project mirror.ProjectID, groups []mirror.Resource, deleted bool) (
+	[]mirror.Group, error,
+) {
+	return byDistinctKeys(groups, func(keys []rowKey) ([]mirror.Group, error) {
+		table, args := r.keyTable(project, keys, "group_id")
+		s := r.query(groupColumns+"from "+table+`
+join mirror_group g on g.bucket = k.bucket and g.project_id = ? and g.group_id = k.group_id
+`+r.ofGroup(), append(args, project)...).where("(g.delete_time is null or ?)", deleted).
+			whereIf(r.dialect.Routed, "g.bucket = ?", mirror.Bucket(project, ""))
+		return list(ctx, r, "read groups", s, scanGroup(project))
+	})
 }
 
 // Groups walks the primary key, since the groups of a project are in one bucket, or

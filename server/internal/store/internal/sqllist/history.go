@@ -3,7 +3,7 @@ package sqllist
 import (
 	"context"
 	"errors"
-	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -115,14 +115,15 @@ func (r *Reader) LastEvents(ctx context.Context, project mirror.ProjectID, types
 // roomUser is a row of a room with its connections: one for each connection, or one
 // without a user if there are none.
 type roomUser struct {
+	room      mirror.RoomID
 	epoch     int64
 	freshness mirror.Freshness
 	user      *mirror.ActiveUser
 }
 
-// sameUsers reports whether two rows are of the same users of the room.
+// sameUsers reports whether two rows are of the same users of one room.
 func (u *roomUser) sameUsers(as *roomUser) bool {
-	return u.epoch == as.epoch && u.freshness.Revision == as.freshness.Revision &&
+	return u.room == as.room && u.epoch == as.epoch && u.freshness.Revision == as.freshness.Revision &&
 		u.freshness.DeleteTime.Equal(as.freshness.DeleteTime)
 }
 
@@ -132,58 +133,82 @@ const usersTries = 5
 // errUsersChanged means that pieces are not of the same users of the room.
 var errUsersChanged = errors.New("the active users of the room changed while they were read")
 
-// ActiveUsers reads the room with its connections. If they change before all pieces have
-// been read, it begins again.
+// ActiveUsers reads by key.
 func (r *Reader) ActiveUsers(ctx context.Context, users mirror.Resource, deleted bool) (mirror.ActiveUsers, error) {
-	rows, err := []roomUser(nil), errUsersChanged
-	for try := 0; errors.Is(err, errUsersChanged) && try < usersTries; try++ {
-		rows, err = inPieces(r, func(last *roomUser) ([]roomUser, error) {
-			piece, err := r.roomUsers(ctx, users, deleted, last)
-			// A room has a row in each piece, if only one without a user.
-			if err == nil && last != nil && (len(piece) == 0 || !piece[0].sameUsers(last)) {
-				err = errUsersChanged
-			}
-			return piece, err
-		})
-	}
+	return only(r.usersByKey(ctx, users.Project, []mirror.Resource{users}, deleted))
+}
+
+// ActiveUsersByRoom uses one statement for all rooms.
+func (r *Reader) ActiveUsersByRoom(ctx context.Context, project mirror.ProjectID, rooms []mirror.Resource) (
+	[]mirror.ActiveUsers, error,
+) {
+	return r.usersByKey(ctx, project, rooms, false)
+}
+
+// usersByKey reads rooms with their connections. If those of a room change before all pieces
+// have been read, it begins again.
+func (r *Reader) usersByKey(ctx context.Context, project mirror.ProjectID, rooms []mirror.Resource, deleted bool) (
+	[]mirror.ActiveUsers, error,
+) {
+	rows, err := byDistinctKeys(rooms, func(keys []rowKey) ([]roomUser, error) {
+		rows, err := []roomUser(nil), errUsersChanged
+		for try := 0; errors.Is(err, errUsersChanged) && try < usersTries; try++ {
+			rows, err = inPieces(r, func(last *roomUser) ([]roomUser, error) {
+				rest := keys
+				if last != nil {
+					rest = keys[slices.IndexFunc(keys, func(k rowKey) bool { return k.Room == last.room }):]
+				}
+				piece, err := r.roomUsers(ctx, project, rest, deleted, last)
+				// A room has a row in each piece, if only one without a user.
+				if err == nil && last != nil && (len(piece) == 0 || !piece[0].sameUsers(last)) {
+					err = errUsersChanged
+				}
+				return piece, err
+			})
+		}
+		return rows, err
+	})
 	switch {
 	case errors.Is(err, errUsersChanged):
-		return mirror.ActiveUsers{}, fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
+		return nil, fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
 			"the active users of the room change faster than they can be read")
 	case err != nil:
-		return mirror.ActiveUsers{}, err
-	case len(rows) == 0:
-		return mirror.ActiveUsers{}, store.ErrNotFound
+		return nil, err
 	}
-	out := mirror.ActiveUsers{Project: users.Project, Room: users.Room, Freshness: rows[len(rows)-1].freshness}
+	var out []mirror.ActiveUsers
 	for _, row := range rows {
+		if len(out) == 0 || out[len(out)-1].Room != row.room {
+			out = append(out, mirror.ActiveUsers{Project: project, Room: row.room})
+		}
+		of := &out[len(out)-1]
+		of.Freshness = row.freshness
 		if row.user != nil {
-			out.Users = append(out.Users, *row.user)
+			of.Users = append(of.Users, *row.user)
 		}
 	}
 	return out, nil
 }
 
-// roomUsers reads a piece.
-func (r *Reader) roomUsers(ctx context.Context, users mirror.Resource, deleted bool, last *roomUser) ([]roomUser,
-	error,
+// roomUsers reads a piece: of the first room what is behind the last row, and of the others.
+func (r *Reader) roomUsers(ctx context.Context, project mirror.ProjectID, keys []rowKey, deleted bool, last *roomUser) (
+	[]roomUser, error,
 ) {
-	s := r.query("select r.epoch, u.connection_id, u.user_id, u.info_json, r.delete_time," + stateColumns +
-		"\nfrom mirror_room r\n" + r.state("r", "r.room_id", literal(mirror.KindActiveUsers), "''") +
+	table, args := r.keyTable(project, keys)
+	s := r.query("select r.room_id, r.epoch, u.connection_id, u.user_id, u.info_json, r.delete_time,"+stateColumns+
+		"\nfrom "+table+`
+join mirror_room r on r.bucket = k.bucket and r.project_id = ? and r.room_id = k.room_id
+`+r.state("r", "r.room_id", literal(mirror.KindActiveUsers), "''")+
 		`left join mirror_active_user u
     on u.bucket = r.bucket and u.project_id = r.project_id and u.room_id = r.room_id
-    and u.epoch = case when r.delete_time is null then r.epoch else r.epoch - 1 end`)
-	if r.dialect.Piece > 0 {
-		after := mirror.ActiveUser{ConnectionID: math.MinInt64}
-		if last != nil && last.user != nil {
-			after = *last.user
-		}
-		s.add("\n    and u.connection_id >= ? and (u.connection_id > ? or u.user_id > ?)",
-			after.ConnectionID, after.ConnectionID, after.UserID)
+    and u.epoch = case when r.delete_time is null then r.epoch else r.epoch - 1 end`, append(args, project)...)
+	if last != nil && last.user != nil {
+		after := last.user
+		s.add("\n    and (r.room_id <> ? or u.connection_id >= ? and (u.connection_id > ? or u.user_id > ?))",
+			last.room, after.ConnectionID, after.ConnectionID, after.UserID)
 	}
 	s.add("\n")
-	s.whereRoom("r", users).where("(r.delete_time is null or ?)", deleted)
-	s.add("\norder by u.connection_id, u.user_id")
+	s.where("(r.delete_time is null or ?)", deleted).inBuckets("r", project, keys)
+	s.add("\norder by r.room_id, u.connection_id, u.user_id")
 	if r.dialect.Piece > 0 {
 		s.add("\nlimit ?", r.dialect.Piece)
 	}
@@ -191,7 +216,7 @@ func (r *Reader) roomUsers(ctx context.Context, users mirror.Resource, deleted b
 		var connection *int64
 		var user *string
 		var info []byte
-		err := scanWithState(row, &u.freshness, &u.epoch, &connection, &user, &info, at(&u.freshness.DeleteTime))
+		err := scanWithState(row, &u.freshness, &u.room, &u.epoch, &connection, &user, &info, at(&u.freshness.DeleteTime))
 		if connection != nil && user != nil {
 			u.user = &mirror.ActiveUser{ConnectionID: *connection, UserID: *user, Info: info}
 		}

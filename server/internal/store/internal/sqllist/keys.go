@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // A list by a filter whose index has another order, or is that of another table, has
@@ -67,6 +68,47 @@ func (r *Reader) keyTable(project mirror.ProjectID, keys []rowKey, columns ...st
 		all = append(all, c)
 	}
 	return r.dialect.KeyTable(all)
+}
+
+// byDistinctKeys reads the rows of some resources, of each one once.
+func byDistinctKeys[T any](resources []mirror.Resource, rows func(keys []rowKey) ([]T, error)) ([]T, error) {
+	keys := make([]rowKey, len(resources))
+	for i, r := range resources {
+		keys[i] = rowKey{Room: r.Room, Thread: r.ID, ID: r.ID}
+	}
+	slices.SortFunc(keys, rowKey.compare)
+	var all []T
+	for some := range slices.Chunk(slices.Compact(keys), maxKeys) {
+		found, err := rows(some)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// only returns the only row of a read by key, or store.ErrNotFound.
+func only[T any](rows []T, err error) (T, error) {
+	switch {
+	case err != nil:
+		return *new(T), err
+	case len(rows) == 0:
+		return *new(T), store.ErrNotFound
+	}
+	return rows[0], nil
+}
+
+// inBuckets names the buckets of some keys; see Dialect.Routed.
+func (s *statement) inBuckets(of string, project mirror.ProjectID, keys []rowKey) *statement {
+	if !s.dialect.Routed {
+		return s
+	}
+	buckets := make([]any, len(keys))
+	for i, k := range keys {
+		buckets[i] = mirror.Bucket(project, string(k.Room))
+	}
+	return s.where(of+".bucket in (?"+strings.Repeat(", ?", len(keys)-1)+")", buckets...)
 }
 
 // keyReader reads at most limit keys in the order of the list: those after a key, or

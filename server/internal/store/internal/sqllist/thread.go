@@ -45,9 +45,32 @@ func scanThreadKey(row Row, k *rowKey) error { return row.Scan(&k.Room, &k.Threa
 
 // Thread reads by key.
 func (r *Reader) Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error) {
-	s := r.query(threadColumns+"from mirror_thread t\n"+r.ofThread()).whereRoom("t", thread).
-		where("t.thread_id = ?", thread.ID).whereShown(deleted)
-	return one(ctx, r, "read thread", s, scanThread(thread.Project))
+	return only(r.threadsByKey(ctx, thread.Project, []mirror.Resource{thread}, deleted))
+}
+
+// ThreadsByID uses one statement for all of them.
+func (r *Reader) ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource) ([]mirror.Thread,
+	error,
+) {
+	return r.threadsByKey(ctx, project, threads, false)
+}
+
+func (r *Reader) threadsByKey(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource, deleted bool) (
+	[]mirror.Thread, error,
+) {
+	return byDistinctKeys(threads, func(keys []rowKey) ([]mirror.Thread, error) {
+		s := r.selectThreads(project, keys).whereShown(deleted).inBuckets("t", project, keys)
+		return list(ctx, r, "read threads", s, scanThread(project))
+	})
+}
+
+// selectThreads begins a statement for the threads with some keys.
+func (r *Reader) selectThreads(project mirror.ProjectID, keys []rowKey) *statement {
+	table, args := r.keyTable(project, keys, "thread_id")
+	return r.query(threadColumns+"from "+table+`
+join mirror_thread t
+    on t.bucket = k.bucket and t.project_id = ? and t.room_id = k.room_id and t.thread_id = k.thread_id
+`+r.ofThread(), append(args, project)...)
 }
 
 // Threads starts from the mentions of a user, the comments of an author, or the
@@ -90,11 +113,7 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 			whereIf(!f.UpdatedSince.IsZero(), changed, f.UpdatedSince)
 	}
 	rows := func(ctx context.Context, keys []rowKey) ([]mirror.Thread, error) {
-		table, args := r.keyTable(f.Project, keys, "thread_id")
-		s := r.query(threadColumns+"from "+table+`
-join mirror_thread t
-    on t.bucket = k.bucket and t.project_id = ? and t.room_id = k.room_id and t.thread_id = k.thread_id
-`+r.ofThread(), append(args, f.Project)...)
+		s := r.selectThreads(f.Project, keys)
 		narrow(s).where("t.resolved in (?, ?)", either, or).
 			// A scalar subquery can only be a look-up by key.
 			whereIf(f.Author != "" && f.Mentioned != "", `(

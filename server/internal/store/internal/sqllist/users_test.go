@@ -19,6 +19,8 @@ func (u userRow) Scan(dest ...any) error {
 	user := "user"
 	for _, d := range dest {
 		switch d := d.(type) {
+		case *mirror.RoomID:
+			*d = "room"
 		case *int64:
 			*d = u.epoch
 		case **int64:
@@ -64,6 +66,7 @@ func TestActiveUsersThatChange(t *testing.T) {
 			}
 			d := sqllist.Dialect{
 				Key: func(id string) any { return id }, Time: func(t time.Time) any { return t }, Piece: 2,
+				KeyTable: func([]sqllist.KeyColumn) (string, []any) { return "k", nil },
 			}
 			r := sqllist.NewReader(d, run, func(_ context.Context, err error) error { return err }, nil, 0)
 			got, err := r.ActiveUsers(t.Context(), mirror.Resource{Room: "room", Kind: mirror.KindActiveUsers}, false)

@@ -1,0 +1,369 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/thread"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/feed"
+)
+
+// Resources come with changes on request. They are read after the changes, so each is at least
+// as new as the change that it stands beside, and all of a kind with one statement. A response
+// holds as many as fit; f returns behind the last change of it, and the next one goes on there.
+
+const (
+	// includeChanges is how many changes a response with resources has at most.
+	includeChanges = 100
+	// maxIncluded is the size of the largest resource that comes with a change, and
+	// includeBytes that of the changes of a response, unless the first alone is larger.
+	maxIncluded, includeBytes = 256 << 10, 1 << 20
+	// includeFull is how many whole resources of a kind one statement reads. Threads and rooms
+	// can be some hundred KB each.
+	includeFull = 32
+	// defaultChangeMemory is how many bytes of responses with resources are on their way at once
+	// unless it is configured.
+	defaultChangeMemory = 64 << 20
+)
+
+// IncludeStore reads resources by their keys.
+type IncludeStore interface {
+	documents.Store
+	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID, source bool) ([]mirror.Room, error)
+	ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource) ([]mirror.Thread, error)
+	GroupsByID(ctx context.Context, project mirror.ProjectID, groups []mirror.Resource) ([]mirror.Group, error)
+	ActiveUsersByRoom(ctx context.Context, project mirror.ProjectID, rooms []mirror.Resource) ([]mirror.ActiveUsers, error)
+}
+
+// included are changes of a response, perhaps with resources.
+type included struct {
+	changes []*mirrorv1.Change
+	// newest are the revisions of the resources.
+	newest mirror.Position
+	// done gives the memory back; nil if there is none to give.
+	done func()
+}
+
+// release is to be called once the changes were sent.
+func (i *included) release() {
+	if i.done != nil {
+		i.done()
+		i.done = nil
+	}
+}
+
+// bring returns the changes of a page that fit one response, with what the request includes, and
+// leaves f behind them. before is where the page was read from. They are to be released.
+func (s *changeService) bring(ctx context.Context, f *following, before *feed.Mark, changes []mirror.Change,
+	p patience,
+) (out included, err error) {
+	if !f.includes() {
+		return included{changes: changesToProto(changes)}, nil
+	}
+	behind := f.Mark()
+	f.Return(before, nil) // a heartbeat meanwhile has no token behind what was not sent
+	err = s.await(ctx, f, p, func(ctx context.Context) (err error) {
+		leave, err := s.turn(ctx, f)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		out, err = s.include(ctx, f, changes)
+		return err
+	})
+	if err != nil {
+		out.release()
+		return included{}, err
+	}
+	if n := len(out.changes); n < len(changes) {
+		f.Return(before, changes[:n])
+	} else {
+		f.Return(&behind, nil)
+	}
+	for bucket, n := range out.newest {
+		f.seen[bucket] = max(f.seen[bucket], n)
+	}
+	return out, nil
+}
+
+// include returns the first of some changes, as many as fit one response, with what the request
+// of f includes.
+func (s *changeService) include(ctx context.Context, f *following, changes []mirror.Change) (out included, err error) {
+	if !f.includes() || len(changes) == 0 {
+		return included{changes: changesToProto(changes)}, nil
+	}
+	limit := min(includeBytes, s.pageBudget())
+	largest := min(maxIncluded, limit)
+	held := min(int64(limit+largest), s.Memory)
+	if err := s.memory.Acquire(ctx, held); err != nil {
+		return out, fmt.Errorf("wait for memory: %w", err)
+	}
+	out.done = func() { s.memory.Release(held) }
+	defer func() {
+		if err != nil {
+			out.release()
+		}
+	}()
+	chunk := includeChanges
+	if f.include == mirrorv1.ChangeInclude_CHANGE_INCLUDE_FULL {
+		chunk = includeFull
+	}
+	bearers := bearersOf(changes)
+	total := 0
+	for begin := 0; begin < len(changes); begin += chunk {
+		some := changes[begin:min(begin+chunk, len(changes))]
+		found, err := s.find(ctx, f, some, begin, bearers)
+		if err != nil {
+			return out, err
+		}
+		for i, message := range changesToProto(some) {
+			attach(message, found, &some[i], bearers[some[i].Resource].at, begin+i, largest)
+			size := proto.Size(message)
+			if total += size; total > limit && len(out.changes) > 0 {
+				total -= size
+				begin = len(changes) // the rest comes with the next response
+				break
+			}
+			out.changes = append(out.changes, message)
+			if c := found[some[i].Resource]; message.GetResource() != nil {
+				out.newest[some[i].Bucket] = max(out.newest[some[i].Bucket], c.revision)
+			}
+		}
+	}
+	if surplus := held - min(int64(total), held); surplus > 0 {
+		held -= surplus
+		s.memory.Release(surplus)
+	}
+	return out, nil
+}
+
+// bearer says which of some changes bears a resource.
+type bearer struct {
+	// at is the change; negative if the resource was deleted since.
+	at int
+	// epoch is that of the last change, and last its number.
+	epoch, last int64
+}
+
+// bearersOf returns for each resource which of some changes bears it: the first since it was
+// last deleted or created again. So whoever handles the changes in order, and goes by their
+// kinds alone, has it in the end.
+func bearersOf(changes []mirror.Change) map[mirror.Resource]bearer {
+	bearers := make(map[mirror.Resource]bearer)
+	for i, c := range changes {
+		b, known := bearers[c.Resource]
+		switch {
+		case c.Kind == mirror.ChangeDeleted:
+			b.at = -1
+		case !known || b.at < 0 || b.epoch != c.Epoch:
+			b.at = i
+		}
+		b.epoch, b.last = c.Epoch, c.Number
+		bearers[c.Resource] = b
+	}
+	return bearers
+}
+
+// resource is a resource as it comes with a change.
+type resource struct {
+	revision int64
+	// attach sets it in a change.
+	attach func(*mirrorv1.Change)
+	// tooLarge and unreadable say why there is nothing to attach.
+	tooLarge, unreadable bool
+}
+
+// attach adds what was found to a change, or why it does not come with it.
+func attach(message *mirrorv1.Change, found map[mirror.Resource]resource, c *mirror.Change, bearer, index, largest int,
+) {
+	omit := func(why mirrorv1.ResourceOmission) { message.Omission = &why }
+	r, ok := found[c.Resource]
+	switch {
+	case c.Resource.Kind == mirror.KindUserSessions || c.Resource.Kind == mirror.KindNotification:
+		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_HISTORY)
+	case c.Kind == mirror.ChangeDeleted || index < bearer || bearer < 0:
+		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_DELETED)
+	case index > bearer:
+		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_EARLIER)
+	case !ok:
+		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_DELETED)
+	case r.unreadable:
+		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_UNREADABLE)
+	case r.tooLarge:
+		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_TOO_LARGE)
+	default:
+		bare := proto.Size(message)
+		if r.attach(message); proto.Size(message)-bare > largest {
+			message.Resource = nil
+			omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_TOO_LARGE)
+		}
+	}
+}
+
+// find reads the resources of which some changes are the bearers. The first of them is at begin.
+func (s *changeService) find(ctx context.Context, f *following, changes []mirror.Change, begin int,
+	bearers map[mirror.Resource]bearer,
+) (map[mirror.Resource]resource, error) {
+	wanted := make(map[mirror.Kind][]mirror.Resource)
+	for i, c := range changes {
+		if bearers[c.Resource].at == begin+i {
+			kind := c.Resource.Kind
+			if kind == mirror.KindYdoc {
+				kind = mirror.KindStorage // they are read together
+			}
+			wanted[kind] = append(wanted[kind], c.Resource)
+		}
+	}
+	found := make(map[mirror.Resource]resource)
+	full := f.include == mirrorv1.ChangeInclude_CHANGE_INCLUDE_FULL
+	project := f.scope.project
+	if list := wanted[mirror.KindRoom]; list != nil {
+		ids := make([]mirror.RoomID, len(list))
+		for i, r := range list {
+			ids[i] = r.Room
+		}
+		rooms, err := s.Resources.RoomsByID(ctx, project, ids, true)
+		if err != nil {
+			return nil, fmt.Errorf("read rooms: %w", err)
+		}
+		for _, room := range rooms {
+			if room.Freshness.DeleteTime.IsZero() {
+				found[mirror.Resource{Project: project, Room: room.ID, Kind: mirror.KindRoom}] = resource{
+					revision: room.Freshness.Revision, attach: func(c *mirrorv1.Change) {
+						c.Resource = &mirrorv1.Change_Room{Room: roomToProto(&room, full)}
+					},
+				}
+			}
+		}
+	}
+	if list := wanted[mirror.KindStorage]; list != nil {
+		if err := s.findDocuments(ctx, list, full, found); err != nil {
+			return nil, err
+		}
+	}
+	if list := wanted[mirror.KindThread]; list != nil {
+		threads, err := s.Resources.ThreadsByID(ctx, project, list)
+		if err != nil {
+			return nil, fmt.Errorf("read threads: %w", err)
+		}
+		for _, row := range threads {
+			found[mirror.Resource{Project: project, Room: row.Room, Kind: mirror.KindThread, ID: row.ID}] = threadOfChange(&row,
+				full)
+		}
+	}
+	if list := wanted[mirror.KindActiveUsers]; list != nil {
+		rooms, err := s.Resources.ActiveUsersByRoom(ctx, project, list)
+		if err != nil {
+			return nil, fmt.Errorf("read active users: %w", err)
+		}
+		for _, row := range rooms {
+			found[mirror.Resource{Project: project, Room: row.Room, Kind: mirror.KindActiveUsers}] = resource{
+				revision: row.Freshness.Revision, attach: func(c *mirrorv1.Change) {
+					c.Resource = &mirrorv1.Change_ActiveUsers{ActiveUsers: activeUsersToProto(&row)}
+				},
+			}
+		}
+	}
+	if list := wanted[mirror.KindGroup]; list != nil {
+		groups, err := s.Resources.GroupsByID(ctx, project, list)
+		if err != nil {
+			return nil, fmt.Errorf("read groups: %w", err)
+		}
+		for _, row := range groups {
+			found[mirror.Resource{Project: project, Kind: mirror.KindGroup, ID: row.ID}] = resource{
+				revision: row.Freshness.Revision, attach: func(c *mirrorv1.Change) {
+					c.Resource = &mirrorv1.Change_Group{Group: groupToProto(&row)}
+				},
+			}
+		}
+	}
+	for r, got := range found {
+		if got.revision < bearers[r].last {
+			return nil, feed.ErrLags()
+		}
+	}
+	return found, nil
+}
+
+// findDocuments reads documents, as JSON if they are wanted in full.
+func (s *changeService) findDocuments(ctx context.Context, list []mirror.Resource, full bool,
+	found map[mirror.Resource]resource,
+) error {
+	limit := int64(-1)
+	if full {
+		limit = maxIncluded
+	}
+	docs, err := s.documents.ReadMany(ctx, list, limit)
+	if err != nil {
+		return err
+	}
+	for i, doc := range docs {
+		if doc == nil {
+			continue
+		}
+		name, format, err := documents.FormatOf(list[i].Kind, mirrorv1.DocumentFormat_DOCUMENT_FORMAT_UNSPECIFIED)
+		if err != nil {
+			return err
+		}
+		found[list[i]] = resource{
+			revision: doc.Freshness.Revision, unreadable: doc.Err != nil, tooLarge: full && doc.Body == nil,
+			attach: func(c *mirrorv1.Change) {
+				shown := documentToProto(&doc.Document)
+				if full {
+					shown.Content, shown.Format, shown.ContentType = doc.Body, name, format.MediaType
+				}
+				c.Resource = &mirrorv1.Change_Document{Document: shown}
+			},
+		}
+	}
+	return nil
+}
+
+func threadOfChange(row *mirror.Thread, full bool) resource {
+	r := resource{revision: row.Freshness.Revision, tooLarge: full && len(row.Source) > maxIncluded}
+	var comments []*mirrorv1.Comment
+	if full && !r.tooLarge {
+		var err error
+		if comments, err = commentsToProto(row); err != nil {
+			r.unreadable = true
+		}
+	}
+	r.attach = func(c *mirrorv1.Change) {
+		shown := threadToProto(row)
+		shown.Comments = comments
+		c.Resource = &mirrorv1.Change_Thread{Thread: shown}
+	}
+	return r
+}
+
+// commentsToProto reads the comments of a thread from its source.
+func commentsToProto(row *mirror.Thread) ([]*mirrorv1.Comment, error) {
+	parsed, err := thread.ParseExact(row.Source)
+	if err != nil {
+		return nil, err
+	}
+	var comments []*mirrorv1.Comment
+	for i := range parsed.Comments {
+		c := &parsed.Comments[i]
+		c.Project, c.Room, c.Thread, c.Freshness = row.Project, row.Room, row.ID, row.Freshness
+		comments = append(comments, commentToProto(c))
+	}
+	return comments, nil
+}
+
+func activeUsersToProto(row *mirror.ActiveUsers) *mirrorv1.ActiveUserList {
+	list := &mirrorv1.ActiveUserList{Freshness: freshnessToProto(row.Freshness, nil)}
+	for i := range row.Users {
+		list.ActiveUsers = append(list.ActiveUsers, activeUserToProto(&row.Users[i]))
+	}
+	return list
+}
+
+func activeUserToProto(u *mirror.ActiveUser) *mirrorv1.ActiveUser {
+	return &mirrorv1.ActiveUser{ConnectionId: u.ConnectionID, UserId: u.UserID, InfoJson: u.Info}
+}
