@@ -122,3 +122,49 @@ func TestAudit(t *testing.T) {
 		must(t, err)
 	})
 }
+
+// A verification is made although the database takes no writes, and what changes something
+// is not. Both are in the audit once it takes them.
+func TestAuditOfADatabaseWithoutWrites(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		database, upstream := e.Guarded(t), harness.NewFake(t)
+		s := harness.Start(t, harness.Options{
+			DatabaseURL: database.URL, UpstreamURL: upstream.URL, Env: map[string]string{"MIRROR_MIGRATE": ""},
+		})
+		follow(t, s, upstream)
+		must(t, upstream.CreateRoom("plan", fake.RoomOptions{Storage: storage("1")}))
+		awaitIdle(t, s)
+		database.Refuse(true)
+		harness.Eventually(t, patience, func() error {
+			stream, err := s.Admin(t).VerifyMirror(t.Context(), &mirrorv1.VerifyMirrorRequest{})
+			var summary *mirrorv1.VerifySummary
+			for err == nil {
+				var r *mirrorv1.VerifyMirrorResponse
+				if r, err = stream.Recv(); err == nil && r.GetSummary() != nil {
+					summary = r.GetSummary()
+				}
+			}
+			if summary == nil { // a session that was terminated, perhaps
+				return fmt.Errorf("VerifyMirror without writes = %w; want its result", err)
+			}
+			return nil
+		})
+		_, err := s.Admin(t).PauseProject(t.Context(), &mirrorv1.PauseProjectRequest{Reason: "x"})
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("PauseProject without writes = %v; want UNAVAILABLE", err)
+		}
+		database.Refuse(false)
+		harness.Eventually(t, patience, func() error {
+			list, err := s.Admin(t).ListAuditEntries(t.Context(), &mirrorv1.ListAuditEntriesRequest{})
+			got := make(map[string]bool)
+			for _, e := range list.GetAuditEntries() {
+				got[e.GetMethod()+" "+e.GetCode()] = true
+			}
+			if err != nil || !got["VerifyMirror OK"] || !got["PauseProject UNAVAILABLE"] {
+				return fmt.Errorf("audit = %v, %w; want both calls", got, err)
+			}
+			return nil
+		})
+	})
+}
