@@ -198,8 +198,8 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"Project": true, "PinProject": true, "RepinProject": true, "NoteForeign": true, "SaveKeyHash": true,
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Stop": true, "Event": true,
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
-		"forgetProjectsSQL": true, "eventsOfRoomSQL": true, "IdentifyFeed": true, "ForgetFeeds": true,
-		"Heads": true, "Earliest": true, "Oldest": true,
+		"forgetProjectsSQL": true, "eventsOfRoomSQL": true, "IdentifyFeed": true, "FeedProjects": true,
+		"ForgetFeed": true, "Heads": true, "Earliest": true, "Oldest": true,
 	}
 	for _, t := range store.AgingTables {
 		overProject["agedSQL of "+string(t)] = true

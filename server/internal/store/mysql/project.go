@@ -67,10 +67,18 @@ func (s *Store) IdentifyFeed(ctx context.Context, project mirror.ProjectID, iden
 	return p.Feed, err
 }
 
-// ForgetFeeds is one statement.
+// ForgetFeeds is one statement for each project, since projects may be in several shards.
+// What one attempt has done counts if the next one goes on.
 func (s *Store) ForgetFeeds(ctx context.Context) (n int64, err error) {
 	err = s.writeProject(ctx, "forget the identities of the feeds", func() error {
-		n, err = s.q.ForgetFeeds(ctx)
+		projects, err := s.q.FeedProjects(ctx)
+		for _, project := range projects {
+			forgotten, err := s.q.ForgetFeed(ctx, project)
+			if err != nil {
+				return err
+			}
+			n += forgotten
+		}
 		return err
 	})
 	return n, err

@@ -55,12 +55,39 @@ func (q *Queries) ConfirmKey(ctx context.Context, arg ConfirmKeyParams) error {
 	return err
 }
 
-const forgetFeeds = `-- name: ForgetFeeds :execrows
-update mirror_project set feed = null where feed is not null
+const feedProjects = `-- name: FeedProjects :many
+select project_id from mirror_project where feed is not null order by project_id
 `
 
-func (q *Queries) ForgetFeeds(ctx context.Context) (int64, error) {
-	result, err := q.db.ExecContext(ctx, forgetFeeds)
+func (q *Queries) FeedProjects(ctx context.Context) ([][]byte, error) {
+	rows, err := q.db.QueryContext(ctx, feedProjects)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items [][]byte
+	for rows.Next() {
+		var project_id []byte
+		if err := rows.Scan(&project_id); err != nil {
+			return nil, err
+		}
+		items = append(items, project_id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const forgetFeed = `-- name: ForgetFeed :execrows
+update mirror_project set feed = null where project_id = ? and feed is not null
+`
+
+func (q *Queries) ForgetFeed(ctx context.Context, projectID []byte) (int64, error) {
+	result, err := q.db.ExecContext(ctx, forgetFeed, projectID)
 	if err != nil {
 		return 0, err
 	}

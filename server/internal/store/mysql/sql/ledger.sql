@@ -12,8 +12,11 @@ insert into mirror_project (project_id, liveblocks_project_id, pause_reason, fee
 values (?, '', '', ?)
 on duplicate key update feed = coalesce(feed, values(feed));
 
--- name: ForgetFeeds :execrows
-update mirror_project set feed = null where feed is not null;
+-- name: FeedProjects :many
+select project_id from mirror_project where feed is not null order by project_id;
+
+-- name: ForgetFeed :execrows
+update mirror_project set feed = null where project_id = ? and feed is not null;
 
 -- name: RepinProject :exec
 insert into mirror_project (project_id, liveblocks_project_id, pause_reason)
