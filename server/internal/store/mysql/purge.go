@@ -16,11 +16,11 @@ const (
 	lockTombstoneSQL = `select delete_time from mirror_room
 where bucket = ? and project_id = ? and room_id = ? and delete_time < ?
 for update`
-	// emptyRoomSQL takes the JSON of rooms away. Its first parameter is purgedSum.
-	emptyRoomSQL = `update mirror_room
+	// emptyRoom takes the JSON of rooms away. Its first parameter is purgedSum.
+	emptyRoom = `update mirror_room
 set source_json = '` + store.Purged + `', content_sha256 = ?, data = '` + store.Purged + `', data_problem = '',
     organization_id = ''`
-	purgeRoomSQL = emptyRoomSQL + `
+	purgeRoomSQL = emptyRoom + `
 where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + store.Purged + `'`
 	// eventsOfRoomSQL finds events that are not empty yet. Those that a version before
 	// schema 13 has recorded beside this one are in other buckets, but never in other

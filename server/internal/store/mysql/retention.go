@@ -48,7 +48,7 @@ for update nowait`
 func deleteAgedSQL(a store.Aging, n int) string {
 	change := "delete from " + string(a)
 	if a.Columns().Empties {
-		change = emptyRoomSQL
+		change = emptyRoom
 	}
 	key := "bucket = ? and " + strings.Join(a.Columns().Key, " = ? and ") + " = ?"
 	return change + "\nwhere bucket in (" + repeat("?", n) + ") and project_id = ?\n    and (" +
