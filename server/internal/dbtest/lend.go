@@ -222,7 +222,11 @@ func addMySQL(tb testing.TB) string {
 	made.names = append(made.names, name)
 	made.Unlock()
 	u.Path = "/" + name
-	if err := migrateAsOwner(ctx, u.String()); err != nil {
+	err = mysqltest.Create(ctx, u.String(), engine.Migrations(u.String()))
+	if err == nil {
+		err = migrateAsOwner(ctx, u.String()) // which migrates nothing where that has been done
+	}
+	if err != nil {
 		tb.Fatalf("dbtest: %v", err)
 	}
 	return service(u.String())
@@ -231,6 +235,10 @@ func addMySQL(tb testing.TB) string {
 // marker is a table in the databases that have the current schema and whose rows alone
 // tests have altered.
 const marker = "dbtest_lent"
+
+// current are the databases that this process has seen to have the current schema. To ask$
+// for it takes longer than most tests.
+var current sync.Map
 
 // takeMySQL takes one of the databases that tests take turns with. It has not been cleaned
 // up after a test that failed or was killed, so that is done before it is used.
@@ -252,8 +260,10 @@ func takeMySQL(tb testing.TB) string {
 			err = mysqltest.Create(ctx, to, engine.Migrations(to))
 		}
 	}
-	if err == nil {
-		err = migrate(ctx, to) // which does nothing where it has been done
+	if _, seen := current.Load(to); err == nil && (lent == 0 || !seen) {
+		if err = migrate(ctx, to); err == nil { // which does nothing where it has been done
+			current.Store(to, nil)
+		}
 	}
 	if err == nil && lent == 0 {
 		_, err = db.ExecContext(ctx, "create table "+marker+" (id int primary key)")

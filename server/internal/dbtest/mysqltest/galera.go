@@ -21,6 +21,9 @@ import (
 // one dies.
 const clusterSize = 3
 
+// providerOptions is the variable with the settings of Galera itself.
+const providerOptions = "wsrep_provider_options"
+
 // Cluster is a Galera cluster of three MariaDB servers on this machine. All of them
 // accept writes.
 //
@@ -223,14 +226,13 @@ func (n *Node) configure(common map[string]string) error {
 		"wsrep_node_address":          host + n.replication.String(),
 		"wsrep_node_incoming_address": host + n.port.String(),
 		"wsrep_sst_receive_address":   host + n.sst.String(),
-		// A read that has to see other nodes' writes waits for them as long as tests wait
-		// for anything: three nodes on a machine that is busy with more fall behind.
-		"wsrep_provider_options": fmt.Sprintf(
-			"base_port=%[1]s;gmcast.listen_addr=tcp://127.0.0.1:%[1]s;"+
-				"ist.recv_addr=127.0.0.1:%[2]s;gcache.size=64M;repl.causal_read_timeout=PT1M",
-			n.replication, n.ist),
 	}
 	maps.Copy(settings, common)
+	// A read that has to see other nodes' writes waits for them as long as tests wait
+	// for anything: three nodes on a machine that is busy with more fall behind.
+	settings[providerOptions] = fmt.Sprintf("base_port=%[1]s;gmcast.listen_addr=tcp://127.0.0.1:%[1]s;"+
+		"ist.recv_addr=127.0.0.1:%[2]s;gcache.size=64M;repl.causal_read_timeout=PT1M",
+		n.replication, n.ist) + common[providerOptions]
 	return n.Server.configure(settings)
 }
 

@@ -2,6 +2,7 @@ package mysqltest
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -151,42 +153,150 @@ func shards(ctx context.Context, db *sql.DB, to string) (urls []string, err erro
 	return urls, err
 }
 
-// Create runs the statements that make the tables of an empty database of Vitess in the
-// MySQL server below, which takes a hundredth of the time; on other servers it does
-// nothing. Rows are inserted through Vitess, each into its shard.
-func Create(ctx context.Context, to, text string) error {
-	below, err := url.Parse(os.Getenv(belowVariable))
-	if err != nil || below.Host == "" {
-		return err
+// shardsBelow returns the URLs of the shards of a database of Vitess in the MySQL server below
+// it, or none if the tests are not told where that is.
+func shardsBelow(ctx context.Context, to string) (urls []string, err error) {
+	server := os.Getenv(belowVariable)
+	if server == "" {
+		return nil, nil
 	}
 	db, err := open(to)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = db.Close() }() // there is nothing to flush
 	parts, err := shards(ctx, db, to)
 	if err != nil {
+		return nil, fmt.Errorf("list the shards of a database: %w", err)
+	}
+	for _, part := range parts {
+		u, err := url.Parse(part)
+		if err != nil {
+			return nil, errors.New("the URL of a shard cannot be read") // without its text: it holds a password
+		}
+		part, err = at(server, "vt_"+strings.Replace(strings.TrimPrefix(u.Path, "/"), ":", "_", 1))
+		if err != nil {
+			return nil, err
+		}
+		urls = append(urls, part)
+	}
+	return urls, nil
+}
+
+// Create makes the tables of an empty database of Vitess with the statements of a text in
+// the MySQL server below, which takes a hundredth of the time, and waits until Vitess serves
+// them; on other servers it does nothing. Rows are inserted through Vitess, each into its
+// shard.
+func Create(ctx context.Context, to, text string) error {
+	parts, err := shardsBelow(ctx, to)
+	if err != nil || len(parts) == 0 {
+		return err
+	}
+	s, err := schemaOf(ctx, os.Getenv(belowVariable), text)
+	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
+	for _, part := range parts {
+		if err := Script(ctx, part, s.structure); err != nil {
+			return fmt.Errorf("create: %w", err)
+		}
+	}
+	if err := awaitTables(ctx, to, parts[0]); err != nil {
+		return err
+	}
+	for _, insert := range s.inserts {
+		if err := runAt(ctx, to, insert); err != nil {
+			return fmt.Errorf("create: %w", err)
+		}
+	}
+	return nil
+}
+
+// schema is what makes tables and views, each by one statement, and the rows.
+type schema struct {
+	structure string
+	inserts   []string
+}
+
+var schemas struct {
+	sync.Mutex
+	of map[string]schema // by the text
+}
+
+// schemaOf runs the statements of a text in a database that is dropped then, and reads
+// there how the tables are in the end. Vitess has to find each as it stays: a column that
+// is added a moment after it has read the table it may never learn of.
+func schemaOf(ctx context.Context, server, text string) (schema, error) {
+	schemas.Lock()
+	defer schemas.Unlock()
+	if s, ok := schemas.of[text]; ok {
+		return s, nil
+	}
+	name := "mysqltest_" + strings.ToLower(rand.Text())
+	to, err := at(server, name)
+	if err == nil {
+		err = create(ctx, server, name)
+	}
+	if err != nil {
+		return schema{}, err
+	}
+	defer func() { _ = runAt(ctx, server, "drop database "+name) }() // it goes with its server otherwise
+	var s schema
+	var tables, views strings.Builder
 	for statement := range strings.SplitSeq(text, ";\n") {
 		bare := comments.ReplaceAllString(statement, "")
+		first := strings.ToLower(bare)
 		switch {
 		case bare == "":
-		case strings.HasPrefix(strings.ToLower(bare), "insert"):
-			if err := runOnceKnown(ctx, to, bare); err != nil {
-				return fmt.Errorf("create: %w", err)
-			}
+		case strings.HasPrefix(first, "insert"):
+			s.inserts = append(s.inserts, bare)
+		case strings.HasPrefix(first, "create") && strings.Contains(strings.SplitN(first, "\n", 2)[0], " view "):
+			views.WriteString(bare + ";\n")
 		default:
-			for _, part := range parts {
-				u, err := url.Parse(part)
-				if err != nil {
-					return errors.New("the URL of a shard cannot be read")
-				}
-				below.Path = "/vt_" + strings.Replace(strings.TrimPrefix(u.Path, "/"), ":", "_", 1)
-				if err := runAt(ctx, below.String(), bare); err != nil {
-					return fmt.Errorf("create: %w", err)
-				}
-			}
+			tables.WriteString(bare + ";\n")
+		}
+	}
+	if err := Script(ctx, to, tables.String()); err != nil {
+		return schema{}, err
+	}
+	db, err := open(to)
+	if err != nil {
+		return schema{}, err
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	names, err := column(ctx, db, "show tables")
+	for _, name := range names {
+		var made string
+		if err := db.QueryRowContext(ctx, "show create table "+quote(name)).Scan(&name, &made); err != nil {
+			return schema{}, err
+		}
+		s.structure += made + ";\n"
+	}
+	s.structure += views.String()
+	if schemas.of == nil {
+		schemas.of = make(map[string]schema)
+	}
+	schemas.of[text] = s
+	return s, err
+}
+
+// awaitTables waits until the gateway serves all columns of the tables that a shard has.
+func awaitTables(ctx context.Context, to, shard string) error {
+	db, err := open(shard)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // there is nothing to flush
+	reads, err := column(ctx, db, "select /*+ set_var(group_concat_max_len = 100000) */ "+
+		"concat('select `', group_concat(column_name separator '`, `'), '` from `', table_name, '` limit 1') from information_schema.columns join "+
+		"information_schema.tables using (table_schema, table_name) "+
+		"where table_schema = database() and table_type = 'BASE TABLE' group by table_name")
+	if err != nil {
+		return fmt.Errorf("list the tables of a shard: %w", err)
+	}
+	for _, read := range reads {
+		if err := runOnceKnown(ctx, to, read); err != nil {
+			return fmt.Errorf("await the tables: %w", err)
 		}
 	}
 	return nil
