@@ -27,7 +27,13 @@ if (token === undefined) {
 const over = new AbortController();
 const tokens = { load: () => token, save: (token: string) => console.log(`token ${token}`) };
 try {
-  const options = { ...service, kinds: ["storage"], position: "earliest", tokens, signal: over.signal } as const;
+  const options = {
+    ...service, kinds: ["storage"], position: "earliest", tokens, signal: over.signal,
+    onRetry: (error: unknown) => {
+      // There are no replicas of another version, which may know the token.
+      if (error instanceof MirrorError && error.reason === "CHANGE_TOKEN_INVALID") throw error;
+    },
+  } as const;
   for await (const { roomId, changeKind, kind } of follow(options)) {
     console.log(`${kind} of ${roomId} was ${changeKind}`);
     if (roomId === "last") over.abort("enough");
