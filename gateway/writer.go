@@ -29,10 +29,19 @@ func (w *writer) WriteHeader(httpCode int) {
 	w.ResponseWriter.WriteHeader(httpCode)
 }
 
+// maxWrite is the most that is written with one deadline: a client on a slow link that reads
+// all the time is not stalled.
+const maxWrite = 256 << 10
+
 // Write sends a part of the response.
-func (w *writer) Write(p []byte) (int, error) {
-	w.extend()
-	return w.ResponseWriter.Write(p)
+func (w *writer) Write(p []byte) (n int, err error) {
+	for {
+		w.extend()
+		m, err := w.ResponseWriter.Write(p[n:min(n+maxWrite, len(p))])
+		if n += m; err != nil || n == len(p) {
+			return n, err
+		}
+	}
 }
 
 // extend moves the deadline. Without deadlines in the ResponseWriter no client can

@@ -51,6 +51,10 @@ const (
 	// lookEvery is how often a call or a caller of Wait looks whether an operator has
 	// stopped calls. Without either nothing is looked up.
 	lookEvery = time.Minute
+	// outageKnown is how long a failed call tells that Liveblocks is not available. While
+	// something waits, calls are made more often; if nothing does, others may have been
+	// answered.
+	outageKnown = 5 * time.Minute
 	// uncheckedWait is how long a call that is made while the key is unchecked is put
 	// off.
 	uncheckedWait = 10 * time.Second
@@ -85,6 +89,7 @@ type Limiter struct {
 	// unchecked means that no call is made until the key is checked.
 	unchecked bool
 	outage    time.Time // when Liveblocks failed first since a call was answered; zero if it did not
+	outageAt  time.Time // when it failed last
 	strikes   int       // how often trouble closed the limiter since a call was answered
 	probe     time.Time // when the last caller of Wait was let through despite strikes
 	shrunkAt  time.Time
@@ -107,7 +112,7 @@ type Status struct {
 	// MaxRatePerSecond is the ceiling of RatePerSecond.
 	MaxRatePerSecond float64
 	// FailingSince is when the first call failed because of an outage of Liveblocks since one
-	// was answered; zero if the last one was.
+	// was answered; zero if the last one was, or was made too long ago to tell.
 	FailingSince time.Time
 	// ThrottledUntil is when calls may continue after a 429 or an outage; zero if
 	// they may be made now.
@@ -498,7 +503,9 @@ func (l *Limiter) Status() Status {
 		PauseReason:   l.paused(),
 		PausedSince:   l.since,
 		RatePerSecond: l.rate, MaxRatePerSecond: l.ceiling,
-		FailingSince: l.outage,
+	}
+	if time.Since(l.outageAt) < outageKnown {
+		s.FailingSince = l.outage
 	}
 	if l.stopped != "" {
 		s.PausedSince, s.Stopped = l.stoppedSince, true
@@ -557,8 +564,9 @@ func (l *Limiter) note(ctx context.Context, r result) time.Duration {
 		l.shrink(ctx, r.outcome, refusedFactor)
 		return l.close(r.retryAfter)
 	case r.upstream:
+		l.outageAt = time.Now()
 		if l.outage.IsZero() {
-			l.outage = time.Now()
+			l.outage = l.outageAt
 		}
 		l.shrink(ctx, r.outcome, troubleFactor)
 		return l.close(r.retryAfter)

@@ -536,3 +536,32 @@ func TestRunIdles(t *testing.T) {
 		}
 	})
 }
+
+// An outage that was seen long ago says nothing of now: if calls went on failing, the process
+// would have made some.
+func TestOldOutageIsForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t)
+		upstream.Script(fake.Match{}, fake.StatusRetry(503, "1").Always())
+		_, _ = c.Room(t.Context(), "r")
+		since := c.Status().FailingSince
+		if since.IsZero() {
+			t.Fatal("FailingSince is not set after an outage")
+		}
+		for range 4 { // as long as calls fail, it is known
+			time.Sleep(4 * time.Minute)
+			if got := c.Status().FailingSince; !got.Equal(since) {
+				t.Fatalf("FailingSince = %v while calls fail; want %v", got, since)
+			}
+			_, _ = c.Room(t.Context(), "r")
+		}
+		time.Sleep(6 * time.Minute)
+		if got := c.Status().FailingSince; !got.IsZero() {
+			t.Errorf("FailingSince = %v long after the last call; want none", got)
+		}
+		if _ = c.Ping(t.Context()); !c.Status().FailingSince.Equal(since) {
+			t.Errorf("FailingSince = %v after another call that failed; want %v", c.Status().FailingSince, since)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package yjs_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"path/filepath"
@@ -46,7 +47,7 @@ func FuzzDecode(f *testing.F) {
 			"JSON":      (*yjs.Doc).JSON,
 			"Structure": (*yjs.Doc).Structure,
 			"Render": func(d *yjs.Doc, dst []byte) ([]byte, error) {
-				return d.Render(dst, yjs.Rendering{Formatting: true})
+				return d.Render(context.Background(), dst, yjs.Rendering{Formatting: true})
 			},
 		} {
 			b, err := write(d, nil)

@@ -103,7 +103,13 @@ type writer struct {
 	sum        hash.Hash
 	// path is where the writer is; see [Doc.Structure].
 	path []byte
+	// ended, if set, returns why writing must end. It is asked once in so many turns.
+	ended func() error
+	turns int
 }
+
+// turnsBetween is how many values are written, at least, before ended is asked again.
+const turnsBetween = 1024
 
 // spill is the part in which a writer lets go of what is too long.
 const spill = 64 << 10
@@ -135,6 +141,17 @@ func (w *writer) full() bool {
 		w.gone += last
 		w.dst = append(w.dst[:0], w.dst[last])
 		w.keep = min(w.keep, spill)
+	}
+	return w.stopped()
+}
+
+// stopped reports whether writing must stop, whatever has been written.
+func (w *writer) stopped() bool {
+	if w.ended != nil && w.err == nil {
+		if w.turns%turnsBetween == 0 {
+			w.err = w.ended()
+		}
+		w.turns++
 	}
 	return w.err != nil
 }

@@ -1,14 +1,18 @@
 package yjs
 
 import (
+	"cmp"
+	"context"
 	"encoding/binary"
 	"encoding/json"
+	"iter"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // Rendering says what [Doc.Render] writes.
@@ -26,9 +30,13 @@ type Rendering struct {
 // Render appends the document to dst as Liveblocks' REST API writes it, which is made to
 // be looked at: texts without formats and embeds, XML as a string in which nothing is
 // escaped, and a root that is read as what its first item suggests. The order of the roots
-// is by name. The only error is a [*LimitError].
-func (d *Doc) Render(dst []byte, as Rendering) ([]byte, error) {
+// is by name. It fails with a [*LimitError], or with the error of ctx once that has ended.
+//
+// The work is linear in the update and in what is written: what is written again and again,
+// such as the value of a format, is read once.
+func (d *Doc) Render(ctx context.Context, dst []byte, as Rendering) ([]byte, error) {
 	w := newWriter(d, dst)
+	w.ended = ctx.Err
 	if as.Key == nil {
 		w.raw("{")
 		for _, r := range d.roots {
@@ -136,13 +144,19 @@ func (w *writer) plainArray(t *sharedType) {
 // units writes a text in an array as JavaScript has it: one string for each unit.
 func (w *writer) units(it *item) {
 	for s := range w.strings(it) {
-		for _, unit := range utf16.Encode([]rune(s)) {
-			w.next()
-			if utf16.IsSurrogate(rune(unit)) {
-				w.raw(`"\u` + strconv.FormatUint(uint64(unit), 16) + `"`)
+		for _, r := range s {
+			if w.full() {
+				return
+			}
+			if utf16.RuneLen(r) == 1 {
+				w.next()
+				w.string(string(r))
 				continue
 			}
-			w.string(string(rune(unit)))
+			for _, unit := range utf16.AppendRune(nil, r) {
+				w.next()
+				w.raw(`"\u` + strconv.FormatUint(uint64(unit), 16) + `"`)
+			}
 		}
 	}
 }
@@ -176,6 +190,9 @@ func (w *writer) formatted(t *sharedType) {
 			w.raw("}")
 		default:
 			for v := range w.values(it) {
+				if w.full() {
+					return
+				}
 				w.next()
 				w.plainValue(v)
 			}
@@ -208,7 +225,7 @@ func (p *printer) full() bool {
 	if len(p.writer.dst)+len(p.dst) > p.max && p.err == nil {
 		p.err = &LimitError{"Output", p.limits.Output}
 	}
-	return p.err != nil
+	return p.stopped()
 }
 
 const objectString = "[object Object]"
@@ -254,8 +271,25 @@ func (p *printer) byUTF16(t *sharedType) []attribute {
 	return list
 }
 
+// compareUTF16 compares texts by their units in UTF-16, as JavaScript does.
 func compareUTF16(a, b string) int {
-	return slices.Compare(utf16.Encode([]rune(a)), utf16.Encode([]rune(b)))
+	for a != "" && b != "" {
+		x, n := utf8.DecodeRuneInString(a)
+		y, m := utf8.DecodeRuneInString(b)
+		if x != y {
+			return cmp.Or(cmp.Compare(firstUnit(x), firstUnit(y)), cmp.Compare(x, y))
+		}
+		a, b = a[n:], b[m:]
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// firstUnit returns the first unit of a rune in UTF-16.
+func firstUnit(r rune) rune {
+	if high, _ := utf16.EncodeRune(r); utf16.RuneLen(r) == 2 {
+		return high
+	}
+	return r
 }
 
 func (p *printer) children(t *sharedType) {
@@ -273,18 +307,21 @@ func (p *printer) children(t *sharedType) {
 func (p *printer) marked(t *sharedType) {
 	var format formatting
 	open := false
-	var tags []string
+	var names []string          // of the formats, in order
+	tags := map[string]string{} // those that were written once, by name
 	begin := func() {
 		if open {
 			return
 		}
-		tags = tags[:0]
-		names := slices.SortedFunc(slices.Values(format.sorted()), compareUTF16)
 		for _, name := range names {
-			tags = append(tags, name)
-			p.add("<", name)
-			p.tag(format.values[name])
-			p.add(">")
+			tag, known := tags[name]
+			if !known {
+				tag = p.tag(name, format.values[name])
+				tags[name] = tag
+			}
+			if p.add(tag); p.full() {
+				return
+			}
 		}
 		open = true
 	}
@@ -292,10 +329,22 @@ func (p *printer) marked(t *sharedType) {
 		if !open {
 			return
 		}
-		for _, name := range slices.Backward(tags) {
+		for _, name := range slices.Backward(names) {
 			p.add("</", name, ">")
 		}
 		open = false
+	}
+	apply := func(key, value string) {
+		format.apply(key, value)
+		delete(tags, key)
+		_, set := format.values[key]
+		at, had := slices.BinarySearchFunc(names, key, compareUTF16)
+		switch {
+		case set && !had:
+			names = slices.Insert(names, at, key)
+		case had && !set:
+			names = slices.Delete(names, at, at+1)
+		}
 	}
 	for it := range p.list(t) {
 		if p.full() {
@@ -309,7 +358,7 @@ func (p *printer) marked(t *sharedType) {
 			}
 		case kindFormat:
 			end()
-			format.apply(p.formatOf(it))
+			apply(p.formatOf(it))
 		case kindEmbed, kindType:
 			end()
 			begin()
@@ -322,30 +371,65 @@ func (p *printer) marked(t *sharedType) {
 	end()
 }
 
-// tag writes the members of the value of a format as attributes: of an object, a list, or
-// the units of a text.
-func (p *printer) tag(value string) {
+// tag returns what begins a format, with the members of its value as attributes: those of
+// an object, a list, or the units of a text.
+func (p *printer) tag(name, value string) string {
+	t := printer{writer: p.writer}
+	t.add("<", name)
+	attribute := func(key string, write func()) bool {
+		t.add(" ", key, `="`)
+		write()
+		t.add(`"`)
+		return !t.full()
+	}
 	var members map[string]json.RawMessage
 	var list []json.RawMessage
 	var text string
-	switch {
-	case json.Unmarshal([]byte(value), &members) == nil:
-	case json.Unmarshal([]byte(value), &list) == nil:
-		members = make(map[string]json.RawMessage, len(list))
-		for i, v := range list {
-			members[strconv.Itoa(i)] = v
+	switch begin := strings.TrimLeft(value, " \t\r\n"); {
+	case strings.HasPrefix(begin, "{") && json.Unmarshal([]byte(begin), &members) == nil:
+		for _, key := range slices.SortedFunc(maps.Keys(members), compareUTF16) {
+			if !attribute(key, func() { t.printJSON(members[key]) }) {
+				break
+			}
 		}
-	case json.Unmarshal([]byte(value), &text) == nil:
+	case strings.HasPrefix(begin, "[") && json.Unmarshal([]byte(begin), &list) == nil:
+		for i := range asTexts(len(list)) {
+			if !attribute(strconv.Itoa(i), func() { t.printJSON(list[i]) }) {
+				break
+			}
+		}
+	case strings.HasPrefix(begin, `"`) && json.Unmarshal([]byte(begin), &text) == nil:
 		units := utf16.Encode([]rune(text))
-		members = make(map[string]json.RawMessage, len(units))
-		for i, unit := range units {
-			members[strconv.Itoa(i)], _ = json.Marshal(string(utf16.Decode([]uint16{unit}))) // a string
+		for i := range asTexts(len(units)) {
+			// Half a pair is no character.
+			if !attribute(strconv.Itoa(i), func() { t.add(string(utf16.Decode(units[i : i+1]))) }) {
+				break
+			}
 		}
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(members), compareUTF16) {
-		p.add(" ", key, `="`)
-		p.printJSON(members[key])
-		p.add(`"`)
+	t.add(">")
+	return string(t.dst)
+}
+
+// asTexts yields the numbers below n in the order of their texts: 0, 1, 10, 11, 2.
+func asTexts(n int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		var from func(i int) bool
+		from = func(i int) bool {
+			if i >= n {
+				return true
+			}
+			if !yield(i) {
+				return false
+			}
+			for digit := range 10 {
+				if next := 10*i + digit; next > i && !from(next) {
+					return false
+				}
+			}
+			return true
+		}
+		from(0)
 	}
 }
 
@@ -371,6 +455,9 @@ func (p *printer) print(v any) {
 		p.number(v)
 	case []any:
 		for i, item := range v {
+			if p.full() {
+				return
+			}
 			if i > 0 {
 				p.add(",")
 			}
@@ -426,10 +513,13 @@ func (p *printer) printValue(v value) {
 
 func (p *printer) bytes(s string) {
 	for i := range len(s) {
+		if p.full() {
+			return
+		}
 		if i > 0 {
 			p.add(",")
 		}
-		p.add(strconv.Itoa(int(s[i])))
+		p.dst = strconv.AppendUint(p.dst, uint64(s[i]), 10)
 	}
 }
 
@@ -458,7 +548,7 @@ func (p *printer) any(r *reader) {
 		r.any(1)
 		p.add(objectString)
 	case tagArray:
-		for i, n := 0, r.count(1); i < n; i++ {
+		for i, n := 0, r.count(1); i < n && !p.full(); i++ {
 			if i > 0 {
 				p.add(",")
 			}

@@ -41,6 +41,44 @@ func (a *App) rest(conn grpc.ClientConnInterface, door *entrance, decoding *memo
 				return task, true, nil
 			}
 		},
+		Unfetched: func(ctx context.Context, list mirror.Resource) (bool, error) {
+			lacks, err := unfetched(ctx, a.db.store, list)
+			if err != nil {
+				return false, rpc.Refusal(ctx, err)
+			}
+			return lacks, nil
+		},
 		Decoding: decoding, Memory: max(long/2, 1), Now: time.Now, Logger: a.log,
 	})
+}
+
+// tasksAtOnce is how many tasks are read at a time: most rooms have few that are not done.
+const tasksAtOnce = 100
+
+// unfetched reports whether something in a list waits for the fetch of a version that is
+// known, or could not be fetched.
+func unfetched(ctx context.Context, db store.TaskQuery, list mirror.Resource) (bool, error) {
+	filter := store.TaskFilter{
+		Project: list.Project, Room: list.Room, AfterRoom: list.Room, AfterKind: list.Kind, Now: time.Now(),
+		Limit: tasksAtOnce,
+	}
+	for {
+		tasks, err := db.TaskList(ctx, filter)
+		if err != nil {
+			return false, err
+		}
+		for _, task := range tasks {
+			if task.Resource.Room != list.Room || task.Resource.Kind != list.Kind {
+				return false, nil
+			}
+			if task.Generation > task.Applied {
+				return true, nil
+			}
+		}
+		if len(tasks) < tasksAtOnce {
+			return false, nil
+		}
+		last := tasks[len(tasks)-1].Resource
+		filter.AfterRoom, filter.AfterKind, filter.AfterID = last.Room, last.Kind, last.ID
+	}
 }

@@ -23,6 +23,10 @@ const (
 	headerWarn = "X-Lb-Warn"
 )
 
+// headersOfCopies are the headers that say something about a copy. A failure has none of
+// them.
+var headersOfCopies = []string{headerSource, headerFetched, headerVersion, headerStale, headerWarn, "Etag"}
+
 const jsonType = "application/json; charset=utf-8"
 
 // age says how old an answer is: of several copies, the oldest counts.
@@ -34,11 +38,20 @@ type age struct {
 
 // of adds a copy.
 func (a *age) of(f *mirrorv1.Freshness) {
-	if t := f.GetFetchTime(); t != nil && (a.fetched.IsZero() || t.AsTime().Before(a.fetched)) {
-		a.fetched = t.AsTime()
+	b := age{revision: f.GetRevision(), stale: f.GetStale()}
+	if t := f.GetFetchTime(); t != nil {
+		b.fetched = t.AsTime()
 	}
-	a.revision = max(a.revision, f.GetRevision())
-	a.stale = a.stale || f.GetStale()
+	a.and(b)
+}
+
+// and adds what has an age of its own.
+func (a *age) and(b age) {
+	if !b.fetched.IsZero() && (a.fetched.IsZero() || b.fetched.Before(a.fetched)) {
+		a.fetched = b.fetched
+	}
+	a.revision = max(a.revision, b.revision)
+	a.stale = a.stale || b.stale
 }
 
 // head sets the headers that say where an answer comes from and how old it is.

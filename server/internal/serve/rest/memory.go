@@ -2,8 +2,10 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -14,10 +16,12 @@ const (
 	freeAnswer = 1 << 20
 	// perItem is what an item of a list takes besides its source.
 	perItem = 256
+	// memoryWait is how long an answer waits for memory.
+	memoryWait = 10 * time.Second
 )
 
-// answers bounds the memory of long answers that are being put together and sent. Nothing
-// is waited for by who holds some of it already.
+// answers bounds the memory of long answers that are being put together and sent. Who waits
+// for it holds nothing, neither of this memory nor a part of the answer.
 type answers struct {
 	memory *semaphore.Weighted
 	// most is the largest answer, which is reserved until its size is known.
@@ -37,16 +41,38 @@ type held struct {
 
 func (a *answers) begin() *held { return &held{answers: a} }
 
-// grow makes sure that the answer may take so many bytes.
-func (h *held) grow(ctx context.Context, size int64) error {
+// errLong means that an answer has become longer than it may be without its memory. What has
+// been put together must be given up before it is asked for.
+var errLong = errors.New("the answer needs memory")
+
+// fits returns nil if the answer may take so many bytes, and otherwise errLong or a problem.
+func (h *held) fits(size int64) error {
 	switch {
 	case size > h.most:
 		return tooLong(h.most)
-	case size <= freeAnswer || h.bytes > 0:
+	case size > freeAnswer && h.bytes == 0:
+		return errLong
+	default:
 		return nil
 	}
-	if err := h.memory.Acquire(ctx, h.most); err != nil {
+}
+
+// grow waits, but not for long, until an answer of which nothing is there yet may take so
+// many bytes.
+func (h *held) grow(ctx context.Context, size int64) error {
+	if err := h.fits(size); !errors.Is(err, errLong) {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, memoryWait)
+	defer cancel()
+	switch err := h.memory.Acquire(wait, h.most); {
+	case ctx.Err() != nil:
+		if err == nil {
+			h.memory.Release(h.most)
+		}
 		return ended()
+	case err != nil:
+		return busy()
 	}
 	h.bytes = h.most
 	return nil
@@ -70,6 +96,15 @@ func tooLong(most int64) *problem {
 	p := unreadable()
 	p.Message = fmt.Sprintf("The answer is longer than %d MiB, which is the most that this API sends.", most>>20)
 	return p
+}
+
+// busy is the failure of a call for which there is no memory.
+func busy() *problem {
+	return &problem{
+		status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", retry: memoryWait,
+		Message:    "Other long answers are being sent, and there is no memory for this one now.",
+		Suggestion: "Try again in a moment.",
+	}
 }
 
 // ended is the failure of a call whose caller is gone.

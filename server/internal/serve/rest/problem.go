@@ -118,8 +118,13 @@ func (h *Handler) unfetched(r *request, of mirror.Resource, what string) error {
 // state returns the task of a resource, which is named without its project. Its caller has
 // seen that it may know of it.
 func (h *Handler) state(r *request, of mirror.Resource) (task mirror.Task, known bool, err error) {
-	of.Project = mirror.ProjectID(r.project)
-	return h.cfg.State(r.ctx, of)
+	return h.cfg.State(r.ctx, h.of(r, of))
+}
+
+// of returns a resource, which is named without its project, with that of the call.
+func (h *Handler) of(r *request, resource mirror.Resource) mirror.Resource {
+	resource.Project = mirror.ProjectID(r.project)
+	return resource
 }
 
 // notYet says that something exists and has not been fetched.
@@ -219,7 +224,10 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		h.cfg.Logger.WarnContext(r.Context(), "a call of the REST API failed", slog.String("request_id", id),
 			slog.Any("error", err))
 	}
-	body, _ := json.Marshal(p) // of strings
+	body, _ := json.Marshal(p)             // of strings
+	for _, name := range headersOfCopies { // the answer that failed may have begun
+		header.Del(name)
+	}
 	header.Set("Cache-Control", "no-store")
 	header.Set("Content-Type", jsonType)
 	header.Set("Content-Length", strconv.Itoa(len(body)))

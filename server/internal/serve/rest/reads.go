@@ -343,46 +343,74 @@ func (h *Handler) threads(w http.ResponseWriter, r *request) error {
 	if a.stale && a.fetched.Before(room.GetCreateTime().AsTime()) { // in a room of that id that was deleted
 		return h.unfetched(r, of, what)
 	}
-	type found struct {
-		id      string
-		created time.Time
-		source  []byte
+	// What was announced before the list is read and is not in it makes it stale.
+	lacks, err := h.cfg.Unfetched(r.ctx, h.of(r, of))
+	if err != nil {
+		return err
 	}
-	var list []found
+	a.stale = a.stale || lacks
 	held := h.long.begin()
 	defer held.end()
-	var size int64
+	list, size, err := h.listThreads(r, wanted, held)
+	if errors.Is(err, errLong) {
+		list = nil
+		if err = held.grow(r.ctx, freeAnswer+1); err == nil {
+			list, size, err = h.listThreads(r, wanted, held)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	held.shrink(size)
+	slices.SortFunc(list.found, func(a, b foundThread) int {
+		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.id, b.id))
+	})
+	sources := make([][]byte, len(list.found))
+	for i, t := range list.found {
+		sources[i] = t.source
+	}
+	a.and(list.age)
+	return h.sendJSON(w, r, a, listOf(`{"data":[`, sources, `]}`)...)
+}
+
+// foundThreads are the threads of a room that match a query, and the age of all.
+type foundThreads struct {
+	found []foundThread
+	age   age
+}
+
+type foundThread struct {
+	id      string
+	created time.Time
+	source  []byte
+}
+
+// listThreads reads the threads of a room that match a query, and returns their size. It
+// fails with errLong if they take more than is held.
+func (h *Handler) listThreads(r *request, wanted query.Query, held *held) (list *foundThreads, size int64, err error) {
+	list = &foundThreads{}
 	for token := ""; ; {
 		got, err := h.mirror.ListThreads(r.ctx, &mirrorv1.ListThreadsRequest{
 			ProjectId: r.project, RoomId: r.ids[0], View: mirrorv1.ThreadView_THREAD_VIEW_SOURCE,
 			PageSize: pageSize, PageToken: token,
 		})
 		if err != nil {
-			return err
+			return nil, 0, err
 		}
 		for _, t := range got.GetThreads() {
-			a.of(t.GetFreshness()) // of one that does not match, too: its newest version may
+			list.age.of(t.GetFreshness()) // of one that does not match, too: its newest version may
 			if wanted.Match(valueIn(t)) {
-				list = append(list, found{t.GetThreadId(), t.GetCreateTime().AsTime(), t.GetSourceJson()})
+				list.found = append(list.found, foundThread{t.GetThreadId(), t.GetCreateTime().AsTime(), t.GetSourceJson()})
 				size += int64(len(t.GetSourceJson())) + perItem
 			}
 		}
-		if err := held.grow(r.ctx, size); err != nil {
-			return err
+		if err := held.fits(size); err != nil {
+			return nil, 0, err
 		}
 		if token = got.GetNextPageToken(); token == "" {
-			break
+			return list, size, nil
 		}
 	}
-	held.shrink(size)
-	slices.SortFunc(list, func(a, b found) int {
-		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.id, b.id))
-	})
-	sources := make([][]byte, len(list))
-	for i, t := range list {
-		sources[i] = t.source
-	}
-	return h.sendJSON(w, r, a, listOf(`{"data":[`, sources, `]}`)...)
 }
 
 // ageOfList returns the age of a list, and fails if it has not been fetched even once. It
@@ -472,7 +500,10 @@ func (h *Handler) listGroups(w http.ResponseWriter, r *request, user string) err
 		limit = defaultLimit
 	}
 	// It is asked for before the list is read, but is only told to who may read the list.
-	a, unfetched := h.ageOfList(r, mirror.Resource{Kind: mirror.KindGroup}, "the groups")
+	of := mirror.Resource{Kind: mirror.KindGroup}
+	a, unfetched := h.ageOfList(r, of, "the groups")
+	lacks, failed := h.cfg.Unfetched(r.ctx, h.of(r, of))
+	a.stale = a.stale || lacks
 	got, err := h.mirror.ListGroups(r.ctx, &mirrorv1.ListGroupsRequest{
 		ProjectId: r.project, UserId: user, PageSize: int32(min(limit, maxLimit)),
 		PageToken: r.params.Get("startingAfter"),
@@ -480,7 +511,7 @@ func (h *Handler) listGroups(w http.ResponseWriter, r *request, user string) err
 	if len(user) > mirror.MaxUserID && absentHere(err) { // such a user is in no group
 		got, err = &mirrorv1.ListGroupsResponse{}, nil
 	}
-	if err = cmp.Or(err, unfetched); err != nil {
+	if err = cmp.Or(err, unfetched, failed); err != nil {
 		return err
 	}
 	sources := make([][]byte, len(got.GetGroups()))

@@ -44,6 +44,9 @@ type Config struct {
 	// State returns the task that fetches a resource, whatever its caller may see, and
 	// whether there is one. An error is a gRPC status.
 	State func(ctx context.Context, of mirror.Resource) (task mirror.Task, known bool, err error)
+	// Unfetched reports whether something in a list has been announced of which the newest
+	// version is not fetched, whatever its caller may see. An error is a gRPC status.
+	Unfetched func(ctx context.Context, list mirror.Resource) (bool, error)
 	// WarnAfter is how old a copy may be before a reader is warned that a newer version
 	// is known, and how long Liveblocks may give no answer before a reader is warned of it.
 	WarnAfter time.Duration

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
@@ -44,6 +46,8 @@ type stub struct {
 
 	fails   error
 	threads []*mirrorv1.Thread
+	// listed, if set, is called for each page of them.
+	listed func()
 	// ydocs are the Yjs documents by guid.
 	ydocs map[string]string
 	stale bool
@@ -52,6 +56,8 @@ type stub struct {
 	// tasks are those that fetch. The lists of threads and of groups have been fetched unless
 	// they have one.
 	tasks map[mirror.Resource]mirror.Task
+	// lacks are the lists in which something is announced and not fetched.
+	lacks map[mirror.Resource]bool
 	// neverEntered means that who is in the room was not fetched.
 	neverEntered bool
 }
@@ -68,6 +74,14 @@ func (s *stub) state(_ context.Context, of mirror.Resource) (mirror.Task, bool, 
 		return mirror.Task{State: mirror.TaskDone, FetchTime: noon.Add(-time.Hour)}, true, nil
 	}
 	return mirror.Task{}, false, nil
+}
+
+func (s *stub) unfetched(_ context.Context, list mirror.Resource) (bool, error) {
+	if list.Project != "p" {
+		return false, status.Error(codes.Internal, "of no project")
+	}
+	list.Project = ""
+	return s.lacks[list], nil
 }
 
 func (s *stub) ListActiveUsers(_ context.Context, req *mirrorv1.ListActiveUsersRequest) (
@@ -108,8 +122,15 @@ func (s *stub) GetYjsDocument(_ context.Context, req *mirrorv1.GetYjsDocumentReq
 	if req.GetRoomId() != "r" || !ok {
 		return nil, absence(fault.ReasonDocumentNotMirrored)
 	}
-	return &mirrorv1.GetYjsDocumentResponse{Document: &mirrorv1.Document{SourceSize: int64(len(content))}}, nil
+	return &mirrorv1.GetYjsDocumentResponse{Document: &mirrorv1.Document{
+		SourceSize: int64(len(content)),
+		Freshness: &mirrorv1.Freshness{
+			FetchTime: timestamppb.New(noon), Revision: 7, Stale: s.staleYdocs[req.GetGuid()], ContentSha256: hashOf(content),
+		},
+	}}, nil
 }
+
+func hashOf(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
 
 func absence(reason fault.Reason) error {
 	st, _ := status.New(codes.NotFound, "the mirror holds no such thing").WithDetails(
@@ -135,6 +156,9 @@ func (s *stub) GetRoom(_ context.Context, req *mirrorv1.GetRoomRequest) (*mirror
 }
 
 func (s *stub) ListThreads(_ context.Context, req *mirrorv1.ListThreadsRequest) (*mirrorv1.ListThreadsResponse, error) {
+	if s.listed != nil {
+		s.listed()
+	}
 	// Pages of 25, so that there are several.
 	begin := 0
 	if token := req.GetPageToken(); token != "" {
@@ -155,7 +179,7 @@ func (s *stub) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 	if req.GetRoomId() != "r" || req.GetKind() != mirrorv1.DocumentKind_DOCUMENT_KIND_YDOC || !ok {
 		return absence(fault.ReasonDocumentNotMirrored)
 	}
-	if err := stream.SetHeader(metadata.Pairs("mirror-content-length", fmt.Sprint(len(content)), "mirror-etag", `"x"`,
+	if err := stream.SetHeader(metadata.Pairs("mirror-content-length", fmt.Sprint(len(content)), "mirror-etag", `"`+hashOf(content)[:32]+`-b"`,
 		"mirror-fetch-time", noon.Format(time.RFC3339Nano), "mirror-revision", "7")); err != nil {
 		return err
 	}
@@ -183,6 +207,7 @@ func serve(s *stub, change ...func(*Config)) *Handler {
 		Paused:    func(string) (time.Time, bool) { return time.Time{}, false },
 		Failing:   func(string) time.Time { return time.Time{} },
 		State:     s.state,
+		Unfetched: s.unfetched,
 		Memory:    16 << 20,
 		WarnAfter: 10 * time.Minute,
 		Now:       func() time.Time { return noon },
@@ -427,6 +452,92 @@ func TestStaleLists(t *testing.T) {
 		w.Header().Get("Mirror-Stale") != "1" {
 		t.Errorf("threads that may match = %s %v; want a stale list", w.Body, w.Header())
 	}
+}
+
+// A list that lacks something announced says so, whatever is in it.
+func TestListsOfWhatIsAnnounced(t *testing.T) {
+	t.Parallel()
+	lacking := func(kind mirror.Kind, room mirror.RoomID) *stub {
+		return &stub{lacks: map[mirror.Resource]bool{{Room: room, Kind: kind}: true}}
+	}
+	for _, c := range []struct {
+		stub  *stub
+		path  string
+		stale string
+	}{
+		{lacking(mirror.KindThread, "r"), "/v2/rooms/r/threads", "1"},
+		{lacking(mirror.KindThread, "r"), "/v2/groups", ""},
+		{lacking(mirror.KindGroup, ""), "/v2/groups", "1"},
+		{lacking(mirror.KindGroup, ""), "/v2/users/alice/groups", "1"},
+		{lacking(mirror.KindGroup, ""), "/v2/rooms/r/threads", ""},
+	} {
+		w := call(serve(c.stub), http.MethodGet, c.path, "")
+		if w.Code != http.StatusOK || w.Header().Get("Mirror-Stale") != c.stale {
+			t.Errorf("GET %s = %d %v; want mirror-stale %q", c.path, w.Code, w.Header(), c.stale)
+		}
+	}
+}
+
+// A failure has no header of a copy, although the answer had begun.
+func TestFailureSaysNothingOfACopy(t *testing.T) {
+	t.Parallel()
+	update := "\x01\x01\x01\x00\x04\x01\x01t\x80\x80\x40" + strings.Repeat("\x01", 1<<20) + "\x00" // is longer as JSON
+	h := serve(&stub{ydocs: map[string]string{"": update}, stale: true}, func(c *Config) { c.Memory = 8 << 20 })
+	w := call(h, http.MethodGet, "/v2/rooms/r/ydoc", "")
+	if w.Code != http.StatusNotImplemented {
+		t.Fatalf("a rendering that is too long = %d %.200s; want 501", w.Code, w.Body)
+	}
+	for _, name := range []string{"Mirror-Source", "Mirror-Fetch-Time", "Mirror-Revision", "Mirror-Stale", "X-Lb-Warn", "ETag"} {
+		if got := w.Header().Get(name); got != "" {
+			t.Errorf("the failure has %s: %s", name, got)
+		}
+	}
+}
+
+// Who waits for memory holds nothing, and not for ever. Who has the answer already needs none.
+func TestWaitingForMemory(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("x", 1<<20)
+	ydoc := "\x01\x01\x01\x00\x04\x01\x01t\x80\x80\x40" + text + "\x00"
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		s := &stub{ydocs: map[string]string{"": ydoc}}
+		for i := range 100 {
+			s.threads = append(s.threads, &mirrorv1.Thread{
+				ThreadId: fmt.Sprint(i), SourceJson: []byte(`"` + text[:30_000] + `"`), CreateTime: timestamppb.New(noon),
+			})
+		}
+		s.listed = func() { reads++ }
+		h := serve(s, func(c *Config) { c.Memory = 8 << 20 })
+		tag := call(h, http.MethodGet, "/v2/rooms/r/ydoc", "").Header().Get("ETag")
+		if !h.long.memory.TryAcquire(8 << 20) {
+			t.Fatal("the memory is not free")
+		}
+		for _, path := range []string{"/v2/rooms/r/threads", "/v2/rooms/r/ydoc"} {
+			begin := time.Now()
+			w := call(h, http.MethodGet, path, "")
+			if took := time.Since(begin); w.Code != http.StatusServiceUnavailable || took != memoryWait ||
+				w.Header().Get("Retry-After") == "" {
+				t.Errorf("GET %s without memory = %d %s after %v; want 503 after %v", path, w.Code, w.Body, took, memoryWait)
+			}
+		}
+		if reads != 2 { // until it was known that it needs memory
+			t.Errorf("pages read = %d; want 2", reads)
+		}
+		r := httptest.NewRequest(http.MethodGet, "/v2/rooms/r/ydoc", nil)
+		r.Header.Set("If-None-Match", tag)
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != http.StatusNotModified {
+			t.Errorf("a rendering that its reader has = %d %s; want 304 without memory", w.Code, w.Body)
+		}
+		go func() {
+			time.Sleep(memoryWait / 2)
+			h.long.memory.Release(8 << 20)
+		}()
+		if w := call(h, http.MethodGet, "/v2/rooms/r/threads", ""); w.Code != http.StatusOK || w.Body.Len() < 3_000_000 {
+			t.Errorf("threads once there is memory = %d, %d bytes; want all", w.Code, w.Body.Len())
+		}
+	})
 }
 
 // Who may not read is told so before anything else about a read.

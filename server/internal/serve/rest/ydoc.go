@@ -130,11 +130,11 @@ func (h *Handler) emptyYdoc(r *request) (a age, err error) {
 func (h *Handler) names(r *request, req *mirrorv1.ReadDocumentRequest, guid string) (named bool, a age, err error) {
 	held := h.long.begin()
 	defer held.end()
-	ageOf := func(of age, _ string) bool {
+	skip := func(of age, _ string) bool {
 		a = of
 		return false
 	}
-	err = h.decodeYdoc(r, req, held, ageOf, func(doc *yjs.Doc) error {
+	err = h.decodeYdoc(r, req, held, skip, func(doc *yjs.Doc) error {
 		named = slices.Contains(doc.Subdocuments(), guid)
 		return nil
 	})
@@ -171,11 +171,12 @@ func (h *Handler) staleYdocs(r *request) (stale, full bool, guids []string, err 
 	}
 }
 
-// decodeYdoc decodes a Yjs document, for as long as use runs. Its memory is reserved in
-// held before it is read. Once it is known which document it is, skip is asked whether the
-// caller has it already, and nothing more is done if so; nil never has.
+// decodeYdoc decodes a Yjs document, for as long as use runs. Once it is known which document
+// it is, by its age and the hash of its source, skip is asked whether the caller has it
+// already, and nothing more is done if so. Its memory is reserved in held before it is read,
+// and skip is asked again about what was read, which may be newer.
 func (h *Handler) decodeYdoc(r *request, req *mirrorv1.ReadDocumentRequest, held *held,
-	skip func(a age, etag string) bool, use func(*yjs.Doc) error,
+	skip func(a age, source string) bool, use func(*yjs.Doc) error,
 ) error {
 	head, err := h.mirror.GetYjsDocument(r.ctx, &mirrorv1.GetYjsDocumentRequest{
 		ProjectId: req.GetProjectId(), RoomId: req.GetRoomId(), Guid: req.GetGuid(),
@@ -183,6 +184,9 @@ func (h *Handler) decodeYdoc(r *request, req *mirrorv1.ReadDocumentRequest, held
 	})
 	if err != nil {
 		return err
+	}
+	if f := head.GetDocument().GetFreshness(); skip(ageOf(f), f.GetContentSha256()) {
+		return nil
 	}
 	if err := held.grow(r.ctx, ydocShare*head.GetDocument().GetSourceSize()); err != nil {
 		return err
@@ -206,7 +210,7 @@ func (h *Handler) decodeYdoc(r *request, req *mirrorv1.ReadDocumentRequest, held
 	if err != nil {
 		return fmt.Errorf("length of a document: %w", err)
 	}
-	if skip != nil && skip(ageOfDocument(one), one("mirror-etag")) {
+	if skip(ageOfDocument(one), one("mirror-etag")) {
 		return nil
 	}
 	room := int(max(freeAnswer, held.bytes))
@@ -260,7 +264,7 @@ func (h *Handler) ydoc(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	body, err := empty.Render(nil, as)
+	body, err := empty.Render(r.ctx, nil, as)
 	if err != nil {
 		return err
 	}
@@ -275,24 +279,28 @@ func (h *Handler) mirroredYdoc(w http.ResponseWriter, r *request, req *mirrorv1.
 	held := h.long.begin()
 	defer held.end()
 	done := false
-	skip := func(a age, etag string) bool {
+	skip := func(a age, source string) bool {
 		form := fmt.Sprintf("%d %d %t", yjs.Version, as.Type, as.Formatting)
 		if as.Key != nil {
 			form += " " + *as.Key
 		}
 		sum := sha256.Sum256([]byte(form))
-		tag := strings.TrimSuffix(etag, `"`) + "-" + hex.EncodeToString(sum[:8]) + `"`
+		// A tag of the document begins with half of the hash.
+		source = strings.TrimPrefix(source, `"`)
+		tag := `"` + source[:min(len(source), sha256.Size)] + "-" + hex.EncodeToString(sum[:8]) + `"`
 		done = h.unmodified(w, r, a, tag)
 		return done
 	}
 	for {
 		var body []byte
 		err := h.decodeYdoc(r, req, held, skip, func(doc *yjs.Doc) (err error) {
-			body, err = doc.Render(nil, as)
+			body, err = doc.Render(r.ctx, nil, as)
 			return err
 		})
 		var limit *yjs.LimitError
 		switch {
+		case r.ctx.Err() != nil:
+			return ended()
 		case errors.As(err, &limit) && held.bytes > 0:
 			return tooLong(h.long.most)
 		case errors.As(err, &limit): // it is longer than small answers are
