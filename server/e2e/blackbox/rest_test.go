@@ -412,6 +412,33 @@ func TestRESTWithoutLiveblocks(t *testing.T) {
 	hold.Release()
 	await("/threads", `{"data":[`+string(source)+`]}`)
 
+	// What an event has announced is missing in the list until it is fetched, and the list says
+	// so.
+	made(t)(upstream.CreateThread(room, fake.ThreadOptions{
+		ID: "th_b", Comment: fake.Comment{UserID: "alice", Text: "Late", CreateTime: time.Now().Add(time.Hour)},
+	}))
+	late := fake.NewHold()
+	defer late.Release()
+	upstream.Script(fake.Match{Room: room, Thread: "th_b"}, late.Step())
+	deliver(t, s, fake.Event{Type: fake.ThreadCreated, RoomID: room, ThreadID: "th_b", Time: time.Now()})
+	select {
+	case <-late.Arrived():
+	case <-time.After(patience):
+		t.Fatal("the thread was not asked for")
+	}
+	if got := get("/threads"); string(got.body) != `{"data":[`+string(source)+`]}` || got.header.Get("Mirror-Stale") != "1" {
+		t.Errorf("threads while one is fetched = %d %s %v; want the others, stale", got.status, got.body, got.header)
+	}
+	late.Release()
+	second, _ := upstream.ThreadSource(room, "th_b")
+	await("/threads", `{"data":[`+string(source)+`,`+string(second)+`]}`)
+	harness.Eventually(t, patience, func() error { // once it has been fetched again after the event
+		if got := get("/threads"); got.header.Get("Mirror-Stale") != "" {
+			return fmt.Errorf("threads once all are fetched are stale: %v", got.header)
+		}
+		return nil
+	})
+
 	if got := get(""); got.header.Get("X-Lb-Warn") != "" {
 		t.Errorf("warning before the outage = %q; want none", got.header.Get("X-Lb-Warn"))
 	}
