@@ -550,13 +550,13 @@ func TestOldOutageIsForgotten(t *testing.T) {
 			t.Fatal("FailingSince is not set after an outage")
 		}
 		for range 4 { // as long as calls fail, it is known
-			time.Sleep(4 * time.Minute)
+			<-time.After(4 * time.Minute)
 			if got := c.Status().FailingSince; !got.Equal(since) {
 				t.Fatalf("FailingSince = %v while calls fail; want %v", got, since)
 			}
 			_, _ = c.Room(t.Context(), "r")
 		}
-		time.Sleep(6 * time.Minute)
+		<-time.After(6 * time.Minute)
 		if got := c.Status().FailingSince; !got.IsZero() {
 			t.Errorf("FailingSince = %v long after the last call; want none", got)
 		}

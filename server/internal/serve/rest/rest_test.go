@@ -487,7 +487,9 @@ func TestFailureSaysNothingOfACopy(t *testing.T) {
 	if w.Code != http.StatusNotImplemented {
 		t.Fatalf("a rendering that is too long = %d %.200s; want 501", w.Code, w.Body)
 	}
-	for _, name := range []string{"Mirror-Source", "Mirror-Fetch-Time", "Mirror-Revision", "Mirror-Stale", "X-Lb-Warn", "ETag"} {
+	for _, name := range []string{
+		"Mirror-Source", "Mirror-Fetch-Time", "Mirror-Revision", "Mirror-Stale", "X-Lb-Warn", "ETag",
+	} {
 		if got := w.Header().Get(name); got != "" {
 			t.Errorf("the failure has %s: %s", name, got)
 		}
@@ -531,7 +533,7 @@ func TestWaitingForMemory(t *testing.T) {
 			t.Errorf("a rendering that its reader has = %d %s; want 304 without memory", w.Code, w.Body)
 		}
 		go func() {
-			time.Sleep(memoryWait / 2)
+			<-time.After(memoryWait / 2)
 			h.long.memory.Release(8 << 20)
 		}()
 		if w := call(h, http.MethodGet, "/v2/rooms/r/threads", ""); w.Code != http.StatusOK || w.Body.Len() < 3_000_000 {
