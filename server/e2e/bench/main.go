@@ -109,10 +109,10 @@ func parseOptions(args []string) (options, error) {
 		freshWarm: 2 * time.Second, freshTimed: 8 * time.Second, stall: time.Minute,
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.only, "only", "a,b,c,d,e,f,g,h,i",
+	f.StringVar(&o.only, "only", "a,b,c,d,e,f,g,h,i,j",
 		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, e freshness under load, "+
 			"f webhooks beside a held row and beside a list, g with many keys, h freshness beside a project that hangs, "+
-			"i from the commit to clients that watch")
+			"i from the commit to clients that watch, j reads by Liveblocks' package for Node")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
@@ -176,6 +176,7 @@ func parts() []part {
 		{"g", benchKeys},
 		{"h", benchFairness},
 		{"i", benchWatch},
+		{"j", benchREST},
 	}
 }
 
