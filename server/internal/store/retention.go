@@ -168,11 +168,16 @@ type Expired struct {
 	// More means that there may be more rows older than Before, behind Last.
 	More bool
 	Last Mark
+	// Oldest is the time of the first row that was looked at; zero if there is none.
+	Oldest time.Time
 }
 
 // Cut returns the result if the limit was reached before all was gone of what was looked
 // at: the next look begins where this one did.
-func (e Expired) Cut(x Expiry) Expired { return Expired{Deleted: e.Deleted, More: true, Last: x.After} }
+func (e Expired) Cut(x Expiry) Expired {
+	e.More, e.Last = true, x.After
+	return e
+}
 
 // TrimThrough returns the number up to which entries of a bucket may be trimmed, of those
 // that follow each other from the first on; 0 if none may. All of them are older than

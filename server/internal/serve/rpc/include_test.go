@@ -413,6 +413,24 @@ func TestIncludedResourcesAreNotOld(t *testing.T) {
 	wantStatus(t, err, codes.OutOfRange, fault.ReasonChangeTokenAhead)
 }
 
+// What panics while resources are read, such as a decoder, ends the call and not the service.
+func TestPanicWhileResourcesAreRead(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	stocked(h.query, "room")
+	h.happens(resourceIn(project, "room", mirror.KindStorage))
+	list := func() (*mirrorv1.ListChangesResponse, error) {
+		return h.change.ListChanges(t.Context(), &mirrorv1.ListChangesRequest{Start: fromEarliest, Include: full})
+	}
+	h.query.change(func() { h.query.err = func(context.Context) error { panic("at the disco") } })
+	_, err := list()
+	wantStatus(t, err, codes.Internal, fault.ReasonInternal)
+	h.query.change(func() { h.query.err, h.query.documents[0].Freshness.Revision = nil, 1 })
+	if page, err := list(); err != nil || page.GetChanges()[0].GetDocument() == nil {
+		t.Errorf("the next call = %v, %v; want the document", page, err)
+	}
+}
+
 // Resources are read while there is memory for them, and it is all given back.
 func TestIncludedResourcesTakeMemory(t *testing.T) {
 	t.Parallel()

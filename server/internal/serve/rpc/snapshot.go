@@ -162,7 +162,8 @@ func (s *changeService) await(ctx context.Context, f *following, p patience,
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		failed = work(ctx)
+		// Nothing else would recover a panic here, such as of a decoder.
+		failed = recovery(ctx, "", work)
 	}()
 	stop := func(err error) error {
 		cancel()

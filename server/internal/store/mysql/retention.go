@@ -137,7 +137,10 @@ func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, erro
 			var key agedKey
 			var at sql.NullTime
 			err := rows.Scan(append([]any{&at}, key.scan(len(columns.Key))...)...)
-			keys, out.Last.Time = append(keys, key), timeOf(at)
+			if out.Last.Time = timeOf(at); len(keys) == 0 {
+				out.Oldest = out.Last.Time
+			}
+			keys = append(keys, key)
 			out.Last.ID = string(key.ids[len(key.ids)-1]) // the key ends with what the index ends with
 			return err
 		})

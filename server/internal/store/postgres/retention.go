@@ -118,8 +118,10 @@ func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, erro
 			if err := rows.Scan(into...); err != nil {
 				return err
 			}
-			seen++
 			out.Last.Time = out.Last.Time.UTC()
+			if seen++; seen == 1 {
+				out.Oldest = out.Last.Time
+			}
 			if row.Time = out.Last.Time; end != nil {
 				row.End = end.UTC()
 			}

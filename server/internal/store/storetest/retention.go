@@ -25,6 +25,7 @@ var retentionCases = []testCase{
 	{"deleted threads expire with what belongs to them", deletedThreadsExpire},
 	{"deleted groups expire with their members", deletedGroupsExpire},
 	{"deleted rooms are emptied by age", deletedRoomsExpire},
+	{"room that comes back between two pieces of its expiry keeps nothing of before", expiryBeforeRebirth},
 	{"room that comes back while deleted ones expire is whole", expiryBesideRebirth},
 }
 
@@ -199,6 +200,38 @@ func deletedRoomsExpire(e *env) {
 	e.want("epoch", epoch, int64(3))
 }
 
+// Comments have no epoch: of a room that comes back, only the threads that are still there
+// tell which comments are to be deleted.
+func expiryBeforeRebirth(e *env) {
+	again := func(id mirror.RoomID) int64 {
+		e.mirrorRoom(id, e.roomContent(`{"id":"again"}`))
+		for cleaned := 1; cleaned > 0; {
+			var err error
+			cleaned, err = e.CleanRoom(e.ctx(), roomOf(id), 10)
+			e.must("CleanRoom", err)
+		}
+		return e.remains(id)
+	}
+	e.fullRoom("whole")
+	e.deleteRoom("whole")
+	want := again("whole")
+
+	e.fullRoom("room")
+	e.deleteRoom("room")
+	e.pass(time.Hour)
+	x := store.Expiry{Project: project, Table: store.AgingRooms, Before: e.now, Limit: 1}
+	for there := true; there; {
+		out, err := e.Expire(e.ctx(), x)
+		e.must("Expire", err)
+		if !out.More {
+			e.Fatalf("Expire = %+v; want it to be cut off before the thread is gone", out)
+		}
+		_, err = e.Thread(e.ctx(), threadOf("room", "th_1"), true)
+		there = err == nil
+	}
+	e.want("rows of the room that came back", again("room"), want)
+}
+
 // A room is deleted and comes back again and again, with threads that are deleted too,
 // while two stores let all expire that is deleted.
 func expiryBesideRebirth(e *env) {
@@ -261,6 +294,9 @@ func (e *env) expire(table store.Aging, before time.Time) (all int) {
 		e.must("Expire", err)
 		if out.Deleted < 0 || out.Deleted > limit {
 			e.Fatalf("Expire at most %d = %+v", limit, out)
+		}
+		if out.More && (out.Oldest.IsZero() || !out.Oldest.Before(before)) {
+			e.Fatalf("Expire = %+v; want it to tell what it looked at first", out)
 		}
 		all += out.Deleted
 		cut := len(table.Columns().Parts) > 0 && out.Deleted == limit // the next look begins where this one did

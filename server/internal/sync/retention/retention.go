@@ -244,7 +244,7 @@ func (r *Runner) expire(ctx context.Context, j *job, before, end time.Time) (lef
 			return time.Time{}, nil
 		}
 		if x.After = out.Last; !r.pause(ctx, begun, end) {
-			return out.Last.Time, nil
+			return out.Oldest, nil
 		}
 	}
 }
