@@ -588,8 +588,9 @@ type MirrorQuery interface {
 	// Thread returns one thread with its source, without its comments; ErrNotFound.
 	Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error)
 	// ThreadsByID returns those of some threads that are mirrored and not deleted, in any
-	// order, with their sources, without their comments.
-	ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource) ([]mirror.Thread, error)
+	// order, without their comments. The source of one that is longer than inline bytes is nil.
+	ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource, inline int64) (
+		[]mirror.Thread, error)
 	// Threads lists threads without comments, ordered by the bytes of the room id,
 	// then by thread id.
 	Threads(ctx context.Context, filter ThreadFilter) ([]mirror.Thread, error)

@@ -192,7 +192,8 @@ type Found struct {
 }
 
 // ReadMany returns the copies of some documents, in order, without a refresh; nil for one that
-// there is not. Those of at most limit bytes come with their body, none if it is negative.
+// there is not. Those of at most limit bytes come with their body if that is no longer either,
+// none if limit is negative.
 func (r *Reader) ReadMany(ctx context.Context, resources []mirror.Resource, limit int64) ([]*Found, error) {
 	reads, cached := make([]store.DocumentRead, len(resources)), make([]entry, len(resources))
 	for i, resource := range resources {
@@ -223,6 +224,9 @@ func (r *Reader) ReadMany(ctx context.Context, resources []mirror.Resource, limi
 			}
 		case cached[i].body != nil && f.SHA256 == cached[i].sha256 && f.Size <= limit:
 			f.Body = cached[i].body
+		}
+		if int64(len(f.Body)) > limit { // many of these at once are more than the caller counts with
+			f.Body = nil
 		}
 	}
 	return found, nil

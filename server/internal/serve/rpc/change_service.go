@@ -96,6 +96,8 @@ type followingCaller struct {
 	calls int
 	// pages has room for those that read a page of a snapshot, or resources.
 	pages chan struct{}
+	// memory is their share of that for responses with resources.
+	memory *semaphore.Weighted
 }
 
 // knownIdentity is what was stored at a time, in a life of the database.
@@ -131,8 +133,8 @@ type following struct {
 	seen mirror.Position
 	// include is how much of each resource comes with its change.
 	include mirrorv1.ChangeInclude
-	// pages has room for the pages that the caller reads at once.
-	pages chan struct{}
+	// caller is who follows.
+	*followingCaller
 	// leave says that the caller follows no more.
 	leave func()
 }
@@ -176,7 +178,7 @@ func (s *changeService) follow(ctx context.Context, req changeRequest) (*followi
 		}
 	}
 	// What it costs to find the start counts too.
-	if f.pages, f.leave, err = s.enter(in.caller); err != nil {
+	if f.followingCaller, f.leave, err = s.enter(in.caller); err != nil {
 		return nil, err
 	}
 	if f.identity, err = s.identity(ctx, in.project, false); err != nil {
@@ -248,12 +250,14 @@ func (s *changeService) fromToken(ctx context.Context, f *following, token strin
 
 // enter counts a call of a caller, until leave is called. One caller must not take the place
 // of all others.
-func (s *changeService) enter(caller *access.Caller) (pages chan struct{}, leave func(), err error) {
+func (s *changeService) enter(caller *access.Caller) (c *followingCaller, leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.callers[caller.Name]
+	c = s.callers[caller.Name]
 	if c == nil {
-		c = &followingCaller{pages: make(chan struct{}, callerReaders)}
+		c = &followingCaller{
+			pages: make(chan struct{}, callerReaders), memory: semaphore.NewWeighted(callerShare(s.Memory)),
+		}
 		s.callers[caller.Name] = c
 	}
 	if s.PerCaller > 0 && c.calls >= s.PerCaller && !caller.Allows(access.AdminWrite) {
@@ -262,7 +266,7 @@ func (s *changeService) enter(caller *access.Caller) (pages chan struct{}, leave
 			"MIRROR_FEED_WATCHERS_PER_CALLER", s.PerCaller))
 	}
 	c.calls++
-	return c.pages, func() {
+	return c, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if c.calls--; c.calls == 0 {

@@ -272,12 +272,21 @@ func (q *fakeQuery) RoomsByID(ctx context.Context, project mirror.ProjectID, ids
 	return rooms, nil
 }
 
-func (q *fakeQuery) ThreadsByID(ctx context.Context, _ mirror.ProjectID, threads []mirror.Resource) ([]mirror.Thread,
-	error,
+func (q *fakeQuery) ThreadsByID(ctx context.Context, _ mirror.ProjectID, threads []mirror.Resource, inline int64) (
+	[]mirror.Thread, error,
 ) {
-	return many(ctx, q, q.threads, threads, func(t *mirror.Thread) (mirror.Resource, *mirror.Freshness) {
+	found, err := many(ctx, q, q.threads, threads, func(t *mirror.Thread) (mirror.Resource, *mirror.Freshness) {
 		return mirror.Resource{Project: t.Project, Room: t.Room, Kind: mirror.KindThread, ID: t.ID}, &t.Freshness
 	})
+	read := 0
+	for i := range found {
+		if int64(len(found[i].Source)) > inline {
+			found[i].Source = nil
+		}
+		read += len(found[i].Source)
+	}
+	q.change(func() { q.sources = max(q.sources, read) })
+	return found, err
 }
 
 func (q *fakeQuery) GroupsByID(ctx context.Context, _ mirror.ProjectID, groups []mirror.Resource) ([]mirror.Group,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/protobuf/proto"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -23,9 +24,16 @@ const (
 	// maxIncluded is the size of the largest resource that comes with a change, and
 	// includeBytes that of the changes of a response, unless the first alone is larger.
 	maxIncluded, includeBytes = 256 << 10, 1 << 20
-	// includeFull is how many whole resources of a kind one statement reads. Threads and rooms
-	// can be some hundred KB each.
-	includeFull = 32
+	// includeFull is how many changes with whole resources are looked at at once: what is read for
+	// them counts, each with its source and its form.
+	includeFull = 8
+	// maxBasicSource is the size of the largest source of a thread that is read for its metadata.
+	maxBasicSource = 16 << 10
+	// includeReads is what is read at once at most.
+	includeReads = max(includeFull*2*maxIncluded, includeChanges*maxBasicSource)
+	// callerMemory is which part of the memory for responses with resources one caller has at
+	// most, so that none has to wait for all that another does not take.
+	callerMemory = 2
 	// defaultChangeMemory is how many bytes of responses with resources are on their way at once
 	// unless it is configured.
 	defaultChangeMemory = 64 << 20
@@ -35,7 +43,8 @@ const (
 type IncludeStore interface {
 	documents.Store
 	RoomsByID(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID, source bool) ([]mirror.Room, error)
-	ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource) ([]mirror.Thread, error)
+	ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource, inline int64) (
+		[]mirror.Thread, error)
 	GroupsByID(ctx context.Context, project mirror.ProjectID, groups []mirror.Resource) ([]mirror.Group, error)
 	ActiveUsersByRoom(ctx context.Context, project mirror.ProjectID, rooms []mirror.Resource) ([]mirror.ActiveUsers, error)
 }
@@ -45,17 +54,52 @@ type included struct {
 	changes []*mirrorv1.Change
 	// newest are the revisions of the resources.
 	newest mirror.Position
-	// done gives the memory back; nil if there is none to give.
-	done func()
+	// memory is what they take.
+	memory *includedMemory
 }
 
 // release is to be called once the changes were sent.
-func (i *included) release() {
-	if i.done != nil {
-		i.done()
-		i.done = nil
-	}
+func (i *included) release() { i.memory.keep(0) }
+
+// includedMemory is memory for a response with resources; nil if it has none.
+type includedMemory struct {
+	// of are whom it is given back to: all, and one caller.
+	of   []*semaphore.Weighted
+	held int64
 }
+
+// keep gives back all but n bytes.
+func (m *includedMemory) keep(n int64) {
+	if m == nil || m.held <= n {
+		return
+	}
+	for _, of := range m.of {
+		of.Release(m.held - n)
+	}
+	m.held = n
+}
+
+// reserve waits for the memory that the next response for f takes until it is sent, together with
+// what is read for it. It is for those who have no turn to read: whoever waits must not keep
+// others from reading.
+func (s *changeService) reserve(ctx context.Context, f *following) (*includedMemory, error) {
+	if !f.includes() {
+		return nil, nil //nolint:nilnil // it takes none
+	}
+	n := min(includeReads+includeBytes+maxIncluded, callerShare(s.Memory))
+	m := &includedMemory{held: n}
+	for _, of := range []*semaphore.Weighted{f.memory, s.memory} { // who waits for others has its share
+		if err := of.Acquire(ctx, n); err != nil {
+			m.keep(0)
+			return nil, fmt.Errorf("wait for memory: %w", err)
+		}
+		m.of = append(m.of, of)
+	}
+	return m, nil
+}
+
+// callerShare is how many bytes of the memory for responses with resources one caller has.
+func callerShare(all int64) int64 { return max(all/callerMemory, 1) }
 
 // bring returns the changes of a page that fit one response, with what the request includes, and
 // leaves f behind them. before is where the page was read from. They are to be released.
@@ -67,17 +111,21 @@ func (s *changeService) bring(ctx context.Context, f *following, before *feed.Ma
 	}
 	behind := f.Mark()
 	f.Return(before, nil) // a heartbeat meanwhile has no token behind what was not sent
+	var memory *includedMemory
 	err = s.await(ctx, f, p, func(ctx context.Context) (err error) {
+		if memory, err = s.reserve(ctx, f); err != nil {
+			return err
+		}
 		leave, err := s.turn(ctx, f)
 		if err != nil {
 			return err
 		}
 		defer leave()
-		out, err = s.include(ctx, f, changes)
+		out, err = s.include(ctx, f, changes, memory)
 		return err
 	})
 	if err != nil {
-		out.release()
+		memory.keep(0)
 		return included{}, err
 	}
 	if n := len(out.changes); n < len(changes) {
@@ -92,23 +140,17 @@ func (s *changeService) bring(ctx context.Context, f *following, before *feed.Ma
 }
 
 // include returns the first of some changes, as many as fit one response, with what the request
-// of f includes.
-func (s *changeService) include(ctx context.Context, f *following, changes []mirror.Change) (out included, err error) {
+// of f includes. It keeps of the memory what they take.
+func (s *changeService) include(ctx context.Context, f *following, changes []mirror.Change, memory *includedMemory,
+) (out included, err error) {
+	out.memory = memory
 	if !f.includes() || len(changes) == 0 {
-		return included{changes: changesToProto(changes)}, nil
+		memory.keep(0)
+		out.changes = changesToProto(changes)
+		return out, nil
 	}
 	limit := min(includeBytes, s.pageBudget())
 	largest := min(maxIncluded, limit)
-	held := min(int64(limit+largest), s.Memory)
-	if err := s.memory.Acquire(ctx, held); err != nil {
-		return out, fmt.Errorf("wait for memory: %w", err)
-	}
-	out.done = func() { s.memory.Release(held) }
-	defer func() {
-		if err != nil {
-			out.release()
-		}
-	}()
 	chunk := includeChanges
 	if f.include == mirrorv1.ChangeInclude_CHANGE_INCLUDE_FULL {
 		chunk = includeFull
@@ -135,10 +177,7 @@ func (s *changeService) include(ctx context.Context, f *following, changes []mir
 			}
 		}
 	}
-	if surplus := held - min(int64(total), held); surplus > 0 {
-		held -= surplus
-		s.memory.Release(surplus)
-	}
+	memory.keep(int64(total))
 	return out, nil
 }
 
@@ -152,7 +191,7 @@ type bearer struct {
 
 // bearersOf returns for each resource which of some changes bears it: the first since it was
 // last deleted or created again. So whoever handles the changes in order, and goes by their
-// kinds alone, has it in the end.
+// kinds and epochs, has it in the end.
 func bearersOf(changes []mirror.Change) map[mirror.Resource]bearer {
 	bearers := make(map[mirror.Resource]bearer)
 	for i, c := range changes {
@@ -247,7 +286,11 @@ func (s *changeService) find(ctx context.Context, f *following, changes []mirror
 		}
 	}
 	if list := wanted[mirror.KindThread]; list != nil {
-		threads, err := s.Resources.ThreadsByID(ctx, project, list)
+		inline := int64(maxBasicSource)
+		if full {
+			inline = maxIncluded
+		}
+		threads, err := s.Resources.ThreadsByID(ctx, project, list, inline)
 		if err != nil {
 			return nil, fmt.Errorf("read threads: %w", err)
 		}
@@ -325,7 +368,11 @@ func (s *changeService) findDocuments(ctx context.Context, list []mirror.Resourc
 }
 
 func threadOfChange(row *mirror.Thread, full bool) resource {
-	r := resource{revision: row.Freshness.Revision, tooLarge: full && len(row.Source) > maxIncluded}
+	r := resource{
+		revision: row.Freshness.Revision,
+		// Without its source, its metadata is what is stored for queries, if it can be.
+		tooLarge: row.Source == nil && (full || row.Metadata == nil && row.DataProblem != ""),
+	}
 	var comments []*mirrorv1.Comment
 	if full && !r.tooLarge {
 		var err error

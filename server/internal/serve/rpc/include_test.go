@@ -106,7 +106,11 @@ func TestIncludedResources(t *testing.T) {
 		seen := 0
 		changes := h.included(ctx, t, include)
 		statements := h.query.statements
-		if h.query.statements = 0; statements != 5 {
+		most := 5
+		if include == full {
+			most *= (len(changes) + includeFull - 1) / includeFull
+		}
+		if h.query.statements = 0; statements < 5 || statements > most {
 			t.Errorf("%d statements read %d resources of 5 kinds; want one of each kind", statements, len(changes))
 		}
 		for _, c := range changes {
@@ -195,8 +199,8 @@ func TestIncludedResources(t *testing.T) {
 	}
 }
 
-// What does not come says why. Whoever goes by the kinds of changes alone, in order, holds in the
-// end what is mirrored.
+// What does not come says why. Whoever goes by the kinds and the epochs of changes, in order, holds
+// in the end what is mirrored.
 func TestOmittedResources(t *testing.T) {
 	t.Parallel()
 	h := start(t)
@@ -460,6 +464,119 @@ func TestIncludedResourcesTakeMemory(t *testing.T) {
 	if !memory.TryAcquire(1 << 20) {
 		t.Error("memory is in use after the last response")
 	}
+}
+
+// However long threads are, a statement reads few bytes of sources: none that is too long to come
+// along, and for a description only short ones, since the metadata is stored beside them.
+func TestSourcesOfIncludedThreadsAreBounded(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	metadata := []byte(`{"a":"b"}`)
+	for i := range 40 {
+		room := mirror.RoomID(fmt.Sprint("room-", i))
+		long := strings.Repeat("x", []int{1, 30 << 10, 200 << 10, 2 << 20}[i%4])
+		h.query.threads = append(h.query.threads, mirror.Thread{
+			Project: project, Room: room, ID: "th_1", Metadata: metadata, SHA256: [32]byte{1},
+			Source: []byte(`{"id":"th_1","metadata":{"a":"b"},"comments":[],"x":"` + long + `"}`),
+		})
+		h.happens(threadIn(room))
+	}
+	// What cannot be stored for queries is in the source alone.
+	h.query.threads[1].Metadata, h.query.threads[1].DataProblem = nil, "the metadata is odd"
+	for include, most := range map[mirrorv1.ChangeInclude]int{basic: 100 * 16 << 10, full: 8 * 256 << 10} {
+		h.query.sources = 0
+		for _, c := range h.included(t.Context(), t, include) {
+			var i int
+			_, err := fmt.Sscanf(c.GetRoomId(), "room-%d", &i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := include == full && i%4 == 3 || include == basic && i == 1
+			if left != (c.GetOmission() == omittedTooLarge) || left != (c.GetThread() == nil) {
+				t.Errorf("%v of %s came with %v", include, c.GetRoomId(), c.GetOmission())
+			}
+			if !left && c.GetThread().GetMetadata()["a"].GetStringValue() != "b" {
+				t.Errorf("%v of %s has the metadata %v", include, c.GetRoomId(), c.GetThread().GetMetadata())
+			}
+		}
+		if n := h.query.sources; n == 0 || n > most {
+			t.Errorf("%v: a statement read %d bytes of sources; want %d at most", include, n, most)
+		}
+	}
+}
+
+// Who waits for memory keeps nobody from reading, and who has much of it leaves some to others.
+func TestMemoryOfSlowFollowers(t *testing.T) {
+	t.Parallel()
+	h := start(t, func(c *Config) {
+		c.Change.Memory = 16 << 20
+		c.Guard = callers(map[string]access.Caller{
+			"one": access.Everything("one"), "two": access.Everything("two"), "three": access.Everything("three"),
+		})
+	})
+	stocked(h.query, "room")
+	h.happens(resourceIn(project, "room", mirror.KindStorage))
+	h.current()
+	as := func(key string) context.Context { return withMetadata(t.Context(), "authorization", "Bearer "+key) }
+	s := h.services.change
+
+	// One has all that it can have.
+	caller, leave, err := s.enter(&access.Caller{Name: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	held, responses := int64(0), 0
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		memory, err := s.reserve(ctx, &following{followingCaller: caller, include: full})
+		cancel()
+		if err != nil {
+			break
+		}
+		defer memory.keep(0)
+		memory.keep(includeBytes) // it is sent
+		held += includeBytes
+		responses++
+	}
+	if held == 0 || held > s.Memory/2 {
+		t.Errorf("%d responses of a caller have %d bytes of %d; want half at most", responses, held, s.Memory)
+	}
+	soon, end := context.WithTimeout(as("two"), 10*time.Second)
+	defer end()
+	page, err := h.change.ListChanges(soon, &mirrorv1.ListChangesRequest{Start: fromEarliest, Include: full})
+	if err != nil || page.GetChanges()[0].GetDocument() == nil {
+		t.Fatalf("ListChanges of another caller = %v, %v; want the resource", page, err)
+	}
+
+	// There is none left, and each of two callers waits for more than there are turns.
+	rest := s.Memory - held
+	if !s.memory.TryAcquire(rest) {
+		t.Fatal("memory is in use after the last response")
+	}
+	defer s.memory.Release(rest)
+	for range 2 * pageReaders {
+		for _, key := range []string{"one", "two"} {
+			stream, err := h.change.WatchChanges(as(key), &mirrorv1.WatchChangesRequest{Start: fromSnapshot, Include: full})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // they wait for memory
+	ctx, cancel := context.WithTimeout(as("three"), 10*time.Second)
+	defer cancel()
+	stream, err := h.change.WatchChanges(ctx, &mirrorv1.WatchChangesRequest{Start: fromSnapshot})
+	for err == nil {
+		var response *mirrorv1.WatchChangesResponse
+		if response, err = stream.Recv(); response.GetSnapshotEnd() != nil {
+			return
+		}
+	}
+	t.Errorf("a snapshot without resources = %v; want its end", err)
 }
 
 // While resources are waited for, a stream has heartbeats whose token is before their changes.

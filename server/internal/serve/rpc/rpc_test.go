@@ -182,6 +182,7 @@ type fakeQuery struct {
 	limits      []int // of every list query
 	reads       int
 	statements  int // that read many resources
+	sources     int // bytes of sources of threads, the most of a statement
 
 	// What the last query of each list asked for.
 	threadFilter  store.ThreadFilter

@@ -104,7 +104,9 @@ func (s *changeService) turn(ctx context.Context, f *following) (leave func(), e
 
 // readPage reads the next page of the snapshot that f is in. It looks at limit rows at most, so
 // there can be no items although more are to come.
-func (s *changeService) readPage(ctx context.Context, f *following, limit int) (page snapshotPage, err error) {
+func (s *changeService) readPage(ctx context.Context, f *following, limit int, memory *includedMemory) (
+	page snapshotPage, err error,
+) {
 	leave, err := s.turn(ctx, f)
 	if err != nil {
 		return page, err
@@ -119,7 +121,7 @@ func (s *changeService) readPage(ctx context.Context, f *following, limit int) (
 		return page, fmt.Errorf("read a snapshot: %w", err)
 	}
 	items := slices.DeleteFunc(copies.Copies, func(c mirror.Change) bool { return !f.match(&c) })
-	if page.items, err = s.include(ctx, f, items); err != nil {
+	if page.items, err = s.include(ctx, f, items, memory); err != nil {
 		return page, err
 	}
 	// Nothing in the page is newer than what is known now.
@@ -194,11 +196,15 @@ func (s *changeService) await(ctx context.Context, f *following, p patience,
 // nextPage waits for a page, and moves f behind it. The items are to be released.
 func (s *changeService) nextPage(ctx context.Context, f *following, limit int, p patience) (included, error) {
 	var page snapshotPage
+	var memory *includedMemory
 	if err := s.await(ctx, f, p, func(ctx context.Context) (err error) {
-		page, err = s.readPage(ctx, f, limit)
+		if memory, err = s.reserve(ctx, f); err != nil {
+			return err
+		}
+		page, err = s.readPage(ctx, f, limit, memory)
 		return err
 	}); err != nil {
-		page.items.release()
+		memory.keep(0)
 		return included{}, err
 	}
 	f.in, f.seen = page.in, page.seen

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -118,6 +119,11 @@ func mutants() []mutant {
 			"reads deleted resources by their keys",
 			[]string{"resources are read by their keys"},
 			func(b base) store.Store { return &deletedByKey{b} },
+		},
+		{
+			"reads long sources of threads by their keys",
+			[]string{"resources are read by their keys"},
+			func(b base) store.Store { return &longByKey{b} },
 		},
 		{
 			"reads some of the resources by their keys",
@@ -1578,7 +1584,7 @@ func (describesNothing) Inspect(context.Context) (store.Server, error) { return 
 // deletedByKey returns threads that were deleted.
 type deletedByKey struct{ base }
 
-func (m *deletedByKey) ThreadsByID(ctx context.Context, _ mirror.ProjectID, threads []mirror.Resource) (
+func (m *deletedByKey) ThreadsByID(ctx context.Context, _ mirror.ProjectID, threads []mirror.Resource, _ int64) (
 	[]mirror.Thread, error,
 ) {
 	var all []mirror.Thread
@@ -1592,6 +1598,15 @@ func (m *deletedByKey) ThreadsByID(ctx context.Context, _ mirror.ProjectID, thre
 		}
 	}
 	return all, nil
+}
+
+// longByKey returns the sources of all threads, however long.
+type longByKey struct{ base }
+
+func (m *longByKey) ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource, _ int64) (
+	[]mirror.Thread, error,
+) {
+	return m.Store.ThreadsByID(ctx, project, threads, math.MaxInt64)
 }
 
 // someByKey returns the users of all rooms but one.

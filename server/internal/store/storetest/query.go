@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -816,11 +817,23 @@ func resourcesByKey(e *env) {
 	e.mirrorGroup(groupIn("g_2", 1))
 
 	threads, rooms, groups = append(threads, threads[0]), append(rooms, rooms[0]), append(groups, groups[0])
-	gotThreads, err := e.ThreadsByID(e.ctx(), project, threads)
+	gotThreads, err := e.ThreadsByID(e.ctx(), project, threads, math.MaxInt64)
 	e.must("ThreadsByID", err)
 	wantByKey(e, "ThreadsByID", threads, gotThreads, e.Thread, func(t mirror.Thread) string {
 		return string(t.Room) + " " + t.ID
 	})
+	// A source comes if it is no longer than asked for, and all else in any case.
+	long := slices.MaxFunc(gotThreads, func(a, b mirror.Thread) int { return len(a.Source) - len(b.Source) })
+	for inline, comes := range map[int]bool{len(long.Source): true, len(long.Source) - 1: false, 0: false} {
+		got, err := e.ThreadsByID(e.ctx(), project, []mirror.Resource{threadOf(long.Room, long.ID)}, int64(inline))
+		e.must("ThreadsByID", err)
+		want := long
+		if !comes {
+			want.Source = nil
+		}
+		e.want(fmt.Sprintf("a thread of %d bytes with sources of up to %d", len(long.Source), inline), got,
+			[]mirror.Thread{want})
+	}
 	gotRooms, err := e.ActiveUsersByRoom(e.ctx(), project, rooms)
 	e.must("ActiveUsersByRoom", err)
 	wantByKey(e, "ActiveUsersByRoom", rooms, gotRooms, e.ActiveUsers, func(u mirror.ActiveUsers) string {
@@ -831,11 +844,11 @@ func resourcesByKey(e *env) {
 	wantByKey(e, "GroupsByID", groups, gotGroups, e.Group, func(g mirror.Group) string { return g.ID })
 	e.want("threads, rooms and groups", []int{len(gotThreads), len(gotRooms), len(gotGroups)}, []int{3, 3, 2})
 
-	none, err := e.ThreadsByID(e.ctx(), "other", []mirror.Resource{threadOf("a", "th_1")})
+	none, err := e.ThreadsByID(e.ctx(), "other", []mirror.Resource{threadOf("a", "th_1")}, 1<<20)
 	e.must("ThreadsByID", err)
 	e.want("threads of another project", len(none), 0)
 	for _, read := range []func() (int, error){
-		func() (int, error) { all, err := e.ThreadsByID(e.ctx(), project, nil); return len(all), err },
+		func() (int, error) { all, err := e.ThreadsByID(e.ctx(), project, nil, 0); return len(all), err },
 		func() (int, error) { all, err := e.ActiveUsersByRoom(e.ctx(), project, nil); return len(all), err },
 		func() (int, error) { all, err := e.GroupsByID(e.ctx(), project, nil); return len(all), err },
 	} {

@@ -70,7 +70,7 @@ func Reads() []Read {
 		}),
 		byKey("Thread", func(ctx context.Context, s store.Store) error { _, err := s.Thread(ctx, thread, true); return err }),
 		byKey("ThreadsByID", func(ctx context.Context, s store.Store) error {
-			_, err := s.ThreadsByID(ctx, project, several(thread))
+			_, err := s.ThreadsByID(ctx, project, several(thread), 1<<20)
 			return err
 		}),
 		byKey("Comment", func(ctx context.Context, s store.Store) error {

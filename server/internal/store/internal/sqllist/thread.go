@@ -22,8 +22,17 @@ func (s *statement) whereShown(deleted bool) *statement {
 	return s.where(shown("t", " and (t.delete_time is null or ?)", "?"), deleted, deleted)
 }
 
-const threadColumns = `select t.room_id, t.thread_id, t.source_json, t.content_sha256, t.create_time, t.update_time,
+const (
+	threadColumns = "select t.room_id, t.thread_id, t.source_json, " + otherThreadColumns
+	// inlineThreadColumns have no source that is longer than so many bytes.
+	inlineThreadColumns = "select t.room_id, t.thread_id, " +
+		"case when octet_length(t.source_json) <= ? then t.source_json end, " + otherThreadColumns
+	otherThreadColumns = `t.content_sha256, t.create_time, t.update_time,
     t.resolved, t.visibility, t.metadata, t.comment_count, t.data_problem, coalesce(t.delete_time, r.delete_time),` + stateColumns + "\n"
+)
+
+// anySize is longer than any source: PostgreSQL compares lengths of 32 bits.
+const anySize = math.MaxInt32
 
 func scanThread(project mirror.ProjectID) func(Row, *mirror.Thread) error {
 	return func(row Row, t *mirror.Thread) error {
@@ -45,32 +54,33 @@ func scanThreadKey(row Row, k *rowKey) error { return row.Scan(&k.Room, &k.Threa
 
 // Thread reads by key.
 func (r *Reader) Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error) {
-	return only(r.threadsByKey(ctx, thread.Project, []mirror.Resource{thread}, deleted))
+	return only(r.threadsByKey(ctx, thread.Project, []mirror.Resource{thread}, deleted, anySize))
 }
 
 // ThreadsByID uses one statement for all of them.
-func (r *Reader) ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource) ([]mirror.Thread,
-	error,
-) {
-	return r.threadsByKey(ctx, project, threads, false)
+func (r *Reader) ThreadsByID(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource,
+	inline int64,
+) ([]mirror.Thread, error) {
+	return r.threadsByKey(ctx, project, threads, false, min(inline, anySize))
 }
 
-func (r *Reader) threadsByKey(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource, deleted bool) (
-	[]mirror.Thread, error,
-) {
+func (r *Reader) threadsByKey(ctx context.Context, project mirror.ProjectID, threads []mirror.Resource, deleted bool,
+	inline int64,
+) ([]mirror.Thread, error) {
 	return byDistinctKeys(threads, func(keys []rowKey) ([]mirror.Thread, error) {
-		s := r.selectThreads(project, keys).whereShown(deleted).inBuckets("t", project, keys)
+		s := r.selectThreads(project, keys, inline).whereShown(deleted).inBuckets("t", project, keys)
 		return list(ctx, r, "read threads", s, scanThread(project))
 	})
 }
 
-// selectThreads begins a statement for the threads with some keys.
-func (r *Reader) selectThreads(project mirror.ProjectID, keys []rowKey) *statement {
+// selectThreads begins a statement for the threads with some keys, with sources of at most
+// inline bytes.
+func (r *Reader) selectThreads(project mirror.ProjectID, keys []rowKey, inline int64) *statement {
 	table, args := r.keyTable(project, keys, "thread_id")
-	return r.query(threadColumns+"from "+table+`
+	return r.query(inlineThreadColumns+"from "+table+`
 join mirror_thread t
     on t.bucket = k.bucket and t.project_id = ? and t.room_id = k.room_id and t.thread_id = k.thread_id
-`+r.ofThread(), append(args, project)...)
+`+r.ofThread(), slices.Concat([]any{inline}, args, []any{project})...)
 }
 
 // Threads starts from the mentions of a user, the comments of an author, or the
@@ -113,7 +123,7 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 			whereIf(!f.UpdatedSince.IsZero(), changed, f.UpdatedSince)
 	}
 	rows := func(ctx context.Context, keys []rowKey) ([]mirror.Thread, error) {
-		s := r.selectThreads(f.Project, keys)
+		s := r.selectThreads(f.Project, keys, anySize)
 		narrow(s).where("t.resolved in (?, ?)", either, or).
 			// A scalar subquery can only be a look-up by key.
 			whereIf(f.Author != "" && f.Mentioned != "", `(
