@@ -566,7 +566,10 @@ func TestMemoryOfSlowFollowers(t *testing.T) {
 			}
 		}
 	}
-	time.Sleep(50 * time.Millisecond) // they wait for memory
+	select { // they wait for memory
+	case <-time.After(50 * time.Millisecond):
+	case <-t.Context().Done():
+	}
 	ctx, cancel := context.WithTimeout(as("three"), 10*time.Second)
 	defer cancel()
 	stream, err := h.change.WatchChanges(ctx, &mirrorv1.WatchChangesRequest{Start: fromSnapshot})
