@@ -173,6 +173,8 @@ func everyQueryParameter(t *testing.T, dial Dial) {
 				case field.IsMap():
 					name += "[k]"
 					want.Mutable(field).Map().Set(protoreflect.ValueOfString("k").MapKey(), protoreflect.ValueOfString(value))
+				case field.IsList() && field.Kind() == protoreflect.StringKind:
+					want.Mutable(field).List().Append(protoreflect.ValueOfString(value))
 				case field.Kind() == protoreflect.StringKind:
 					want.Set(field, protoreflect.ValueOfString(value))
 				case field.Kind() == protoreflect.BoolKind:

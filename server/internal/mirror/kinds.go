@@ -151,7 +151,7 @@ func (r Resource) Announced() bool {
 var kinds = [...]Traits{
 	KindRoom: {
 		Name: "room", Sweep: SweepListed, Events: EventsBirth, Verified: true,
-		Title: "room", Source: "`GET /v2/rooms/{roomId}`", Tables: []string{"mirror_room"},
+		Title: "room", Source: "`GET /v2/rooms/{roomId}`", Tables: []string{"mirror_room", "mirror_room_term"},
 	},
 	KindStorage: {
 		Name: "storage", NeedsRoom: true, WithRoom: true, Sweep: SweepFull, Events: EventsEach, Verified: true,

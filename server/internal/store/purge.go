@@ -15,7 +15,7 @@ var RoomTables = slices.Concat([]string{"mirror_unfolded_event"}, contentTables,
 // comes back meanwhile, the threads that are left tell which comments are to go.
 var contentTables = []string{
 	"mirror_document", "mirror_comment_reaction", "mirror_comment_attachment", "mirror_comment_mention",
-	"mirror_comment", "mirror_thread", "mirror_active_user",
+	"mirror_comment", "mirror_thread", "mirror_active_user", "mirror_room_term",
 }
 
 // Purged is what takes the place of the JSON of a room and the bodies of its events.

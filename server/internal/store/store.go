@@ -50,6 +50,8 @@ var (
 	ErrSchemaBehind = errors.New("store: schema is behind")
 	// ErrStarting: the server is starting or recovering from a crash, and will answer.
 	ErrStarting = errors.New("store: the database is starting")
+	// ErrNotIndexed: a list cannot be read, because too many rooms are still to be indexed.
+	ErrNotIndexed = errors.New("store: the rooms are being indexed")
 	// ErrReadOnly: the server takes no writes, such as a standby or a primary that
 	// was demoted. The sessions to it are closed, so the next call opens new ones.
 	ErrReadOnly = errors.New("store: the database takes no writes")
@@ -441,6 +443,13 @@ type Mirror interface {
 	// deleted, and returns how many it deleted. A thread with its comments counts
 	// once.
 	CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error)
+
+	// IndexRooms writes the terms of at most limit rooms of which they are missing or of
+	// an earlier version, and returns how many rooms it has looked at; 0 if there are none.
+	// ApplyRoom writes those of the rooms that it writes, but versions of the service
+	// before schema 25 do not. Lists do not depend on it: they look at such rooms one by
+	// one, as long as there are few.
+	IndexRooms(ctx context.Context, limit int) (int, error)
 }
 
 // Sweeps stores the progress of sweeps.
@@ -576,6 +585,9 @@ type MirrorQuery interface {
 	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
 	// Rooms lists rooms, ordered by the bytes of the room id.
 	Rooms(ctx context.Context, filter RoomFilter) ([]mirror.Room, error)
+	// LatestRooms lists rooms that are not deleted by ListTime, newest first, then by the
+	// bytes of the room id. ErrNotIndexed if too many have no terms yet.
+	LatestRooms(ctx context.Context, filter LatestRoomFilter) ([]mirror.Room, error)
 	// Document returns one document with its content; ErrNotFound.
 	Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error)
 	// ReadDocuments answers many reads in order, as of one point in time; nil for a

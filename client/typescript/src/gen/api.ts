@@ -4288,6 +4288,18 @@ export interface operations {
                 pageToken?: string;
                 /** @description How much to return. The default is basic. */
                 view?: components["schemas"]["RoomView"];
+                /** @description Empty for the default order, or "createTime desc". Rooms of the same time are ordered by the bytes of the id. */
+                orderBy?: string;
+                /** @description Return only rooms whose metadata has all of these strings. Lists of strings never match. Over HTTP: ?metadata[color]=blue, as for threads. */
+                metadata?: {
+                    [key: string]: string;
+                };
+                /** @description Return only rooms of this organization. Empty means all rooms. */
+                organizationId?: string;
+                /** @description Return only rooms to which this user, or one of the groups, has access of its own. What everybody may do by default does not count. Empty, with no group, means all rooms. */
+                userId?: string;
+                /** @description See userId. */
+                groupIds?: string[];
             };
             header?: never;
             path?: never;

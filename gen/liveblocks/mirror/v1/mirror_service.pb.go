@@ -155,6 +155,9 @@ func (x *GetRoomResponse) GetRoom() *Room {
 }
 
 // ListRoomsRequest filters rooms. Filters are combined with AND.
+//
+// A list that is filtered by anything but the prefix of the id begins with the newest
+// room, and so does one ordered by create_time. It has no deleted rooms.
 type ListRoomsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project. Empty means the only configured project.
@@ -169,7 +172,20 @@ type ListRoomsRequest struct {
 	// The next_page_token of the previous response. The filters must be the same.
 	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// How much to return. The default is basic.
-	View          RoomView `protobuf:"varint,6,opt,name=view,proto3,enum=liveblocks.mirror.v1.RoomView" json:"view,omitempty"`
+	View RoomView `protobuf:"varint,6,opt,name=view,proto3,enum=liveblocks.mirror.v1.RoomView" json:"view,omitempty"`
+	// Empty for the default order, or "create_time desc". Rooms of the same time are
+	// ordered by the bytes of the id.
+	OrderBy string `protobuf:"bytes,7,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Return only rooms whose metadata has all of these strings. Lists of strings never
+	// match. Over HTTP: ?metadata[color]=blue, as for threads.
+	Metadata map[string]string `protobuf:"bytes,8,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Return only rooms of this organization. Empty means all rooms.
+	OrganizationId string `protobuf:"bytes,9,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// Return only rooms to which this user, or one of the groups, has access of its own.
+	// What everybody may do by default does not count. Empty, with no group, means all rooms.
+	UserId string `protobuf:"bytes,10,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// See user_id.
+	GroupIds      []string `protobuf:"bytes,11,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +260,41 @@ func (x *ListRoomsRequest) GetView() RoomView {
 		return x.View
 	}
 	return RoomView_ROOM_VIEW_UNSPECIFIED
+}
+
+func (x *ListRoomsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListRoomsRequest) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ListRoomsRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *ListRoomsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ListRoomsRequest) GetGroupIds() []string {
+	if x != nil {
+		return x.GroupIds
+	}
+	return nil
 }
 
 // ListRoomsResponse is one page of rooms.
@@ -2601,7 +2652,7 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x022\x00R\x06maxAge\x12#\n" +
 	"\rrequire_fresh\x18\x05 \x01(\bR\frequireFresh\"A\n" +
 	"\x0fGetRoomResponse\x12.\n" +
-	"\x04room\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.RoomR\x04room\"\x9a\x02\n" +
+	"\x04room\x18\x01 \x01(\v2\x1a.liveblocks.mirror.v1.RoomR\x04room\"\xfd\x04\n" +
 	"\x10ListRoomsRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12.\n" +
@@ -2610,7 +2661,16 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\tpage_size\x18\x04 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x12<\n" +
-	"\x04view\x18\x06 \x01(\x0e2\x1e.liveblocks.mirror.v1.RoomViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\"m\n" +
+	"\x04view\x18\x06 \x01(\x0e2\x1e.liveblocks.mirror.v1.RoomViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x124\n" +
+	"\border_by\x18\a \x01(\tB\x19\xbaH\x16r\x14R\x00R\x10create_time descR\aorderBy\x12h\n" +
+	"\bmetadata\x18\b \x03(\v24.liveblocks.mirror.v1.ListRoomsRequest.MetadataEntryB\x16\xbaH\x13\x9a\x01\x10\x102\"\x05r\x03(\x80}*\x05r\x03(\x80}R\bmetadata\x121\n" +
+	"\x0forganization_id\x18\t \x01(\tB\b\xbaH\x05r\x03(\x80}R\x0eorganizationId\x12!\n" +
+	"\auser_id\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03(\x80}R\x06userId\x12.\n" +
+	"\tgroup_ids\x18\v \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10d\"\ar\x05 \x01(\x80}R\bgroupIds\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"m\n" +
 	"\x11ListRoomsResponse\x120\n" +
 	"\x05rooms\x18\x01 \x03(\v2\x1a.liveblocks.mirror.v1.RoomR\x05rooms\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfb\x02\n" +
@@ -2848,7 +2908,7 @@ func file_liveblocks_mirror_v1_mirror_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_mirror_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_mirror_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_liveblocks_mirror_v1_mirror_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_liveblocks_mirror_v1_mirror_service_proto_goTypes = []any{
 	(*GetRoomRequest)(nil),             // 0: liveblocks.mirror.v1.GetRoomRequest
 	(*GetRoomResponse)(nil),            // 1: liveblocks.mirror.v1.GetRoomResponse
@@ -2883,110 +2943,112 @@ var file_liveblocks_mirror_v1_mirror_service_proto_goTypes = []any{
 	(*GetGroupResponse)(nil),           // 30: liveblocks.mirror.v1.GetGroupResponse
 	(*ListGroupsRequest)(nil),          // 31: liveblocks.mirror.v1.ListGroupsRequest
 	(*ListGroupsResponse)(nil),         // 32: liveblocks.mirror.v1.ListGroupsResponse
-	nil,                                // 33: liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
-	(*durationpb.Duration)(nil),        // 34: google.protobuf.Duration
-	(*Room)(nil),                       // 35: liveblocks.mirror.v1.Room
-	(RoomView)(0),                      // 36: liveblocks.mirror.v1.RoomView
-	(DocumentFormat)(0),                // 37: liveblocks.mirror.v1.DocumentFormat
-	(DocumentView)(0),                  // 38: liveblocks.mirror.v1.DocumentView
-	(*Document)(nil),                   // 39: liveblocks.mirror.v1.Document
-	(DocumentKind)(0),                  // 40: liveblocks.mirror.v1.DocumentKind
-	(ThreadView)(0),                    // 41: liveblocks.mirror.v1.ThreadView
-	(*Thread)(nil),                     // 42: liveblocks.mirror.v1.Thread
-	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
-	(*Comment)(nil),                    // 44: liveblocks.mirror.v1.Comment
-	(*ActiveUser)(nil),                 // 45: liveblocks.mirror.v1.ActiveUser
-	(*Freshness)(nil),                  // 46: liveblocks.mirror.v1.Freshness
-	(*UserSession)(nil),                // 47: liveblocks.mirror.v1.UserSession
-	(*Flow)(nil),                       // 48: liveblocks.mirror.v1.Flow
-	(*Notification)(nil),               // 49: liveblocks.mirror.v1.Notification
-	(*Group)(nil),                      // 50: liveblocks.mirror.v1.Group
-	(*httpbody.HttpBody)(nil),          // 51: google.api.HttpBody
+	nil,                                // 33: liveblocks.mirror.v1.ListRoomsRequest.MetadataEntry
+	nil,                                // 34: liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
+	(*durationpb.Duration)(nil),        // 35: google.protobuf.Duration
+	(*Room)(nil),                       // 36: liveblocks.mirror.v1.Room
+	(RoomView)(0),                      // 37: liveblocks.mirror.v1.RoomView
+	(DocumentFormat)(0),                // 38: liveblocks.mirror.v1.DocumentFormat
+	(DocumentView)(0),                  // 39: liveblocks.mirror.v1.DocumentView
+	(*Document)(nil),                   // 40: liveblocks.mirror.v1.Document
+	(DocumentKind)(0),                  // 41: liveblocks.mirror.v1.DocumentKind
+	(ThreadView)(0),                    // 42: liveblocks.mirror.v1.ThreadView
+	(*Thread)(nil),                     // 43: liveblocks.mirror.v1.Thread
+	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
+	(*Comment)(nil),                    // 45: liveblocks.mirror.v1.Comment
+	(*ActiveUser)(nil),                 // 46: liveblocks.mirror.v1.ActiveUser
+	(*Freshness)(nil),                  // 47: liveblocks.mirror.v1.Freshness
+	(*UserSession)(nil),                // 48: liveblocks.mirror.v1.UserSession
+	(*Flow)(nil),                       // 49: liveblocks.mirror.v1.Flow
+	(*Notification)(nil),               // 50: liveblocks.mirror.v1.Notification
+	(*Group)(nil),                      // 51: liveblocks.mirror.v1.Group
+	(*httpbody.HttpBody)(nil),          // 52: google.api.HttpBody
 }
 var file_liveblocks_mirror_v1_mirror_service_proto_depIdxs = []int32{
-	34, // 0: liveblocks.mirror.v1.GetRoomRequest.max_age:type_name -> google.protobuf.Duration
-	35, // 1: liveblocks.mirror.v1.GetRoomResponse.room:type_name -> liveblocks.mirror.v1.Room
-	36, // 2: liveblocks.mirror.v1.ListRoomsRequest.view:type_name -> liveblocks.mirror.v1.RoomView
-	35, // 3: liveblocks.mirror.v1.ListRoomsResponse.rooms:type_name -> liveblocks.mirror.v1.Room
-	37, // 4: liveblocks.mirror.v1.GetStorageDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	38, // 5: liveblocks.mirror.v1.GetStorageDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
-	34, // 6: liveblocks.mirror.v1.GetStorageDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	39, // 7: liveblocks.mirror.v1.GetStorageDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
-	37, // 8: liveblocks.mirror.v1.GetYjsDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	38, // 9: liveblocks.mirror.v1.GetYjsDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
-	34, // 10: liveblocks.mirror.v1.GetYjsDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	39, // 11: liveblocks.mirror.v1.GetYjsDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
-	40, // 12: liveblocks.mirror.v1.ReadDocumentRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
-	37, // 13: liveblocks.mirror.v1.ReadDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
-	34, // 14: liveblocks.mirror.v1.ReadDocumentRequest.max_age:type_name -> google.protobuf.Duration
-	40, // 15: liveblocks.mirror.v1.ListDocumentsRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
-	39, // 16: liveblocks.mirror.v1.ListDocumentsResponse.documents:type_name -> liveblocks.mirror.v1.Document
-	41, // 17: liveblocks.mirror.v1.GetThreadRequest.view:type_name -> liveblocks.mirror.v1.ThreadView
-	34, // 18: liveblocks.mirror.v1.GetThreadRequest.max_age:type_name -> google.protobuf.Duration
-	42, // 19: liveblocks.mirror.v1.GetThreadResponse.thread:type_name -> liveblocks.mirror.v1.Thread
-	33, // 20: liveblocks.mirror.v1.ListThreadsRequest.metadata:type_name -> liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
-	43, // 21: liveblocks.mirror.v1.ListThreadsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
-	41, // 22: liveblocks.mirror.v1.ListThreadsRequest.view:type_name -> liveblocks.mirror.v1.ThreadView
-	42, // 23: liveblocks.mirror.v1.ListThreadsResponse.threads:type_name -> liveblocks.mirror.v1.Thread
-	34, // 24: liveblocks.mirror.v1.GetCommentRequest.max_age:type_name -> google.protobuf.Duration
-	44, // 25: liveblocks.mirror.v1.GetCommentResponse.comment:type_name -> liveblocks.mirror.v1.Comment
-	43, // 26: liveblocks.mirror.v1.ListCommentsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
-	44, // 27: liveblocks.mirror.v1.ListCommentsResponse.comments:type_name -> liveblocks.mirror.v1.Comment
-	34, // 28: liveblocks.mirror.v1.ListActiveUsersRequest.max_age:type_name -> google.protobuf.Duration
-	45, // 29: liveblocks.mirror.v1.ListActiveUsersResponse.active_users:type_name -> liveblocks.mirror.v1.ActiveUser
-	46, // 30: liveblocks.mirror.v1.ListActiveUsersResponse.freshness:type_name -> liveblocks.mirror.v1.Freshness
-	43, // 31: liveblocks.mirror.v1.ListUserSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
-	43, // 32: liveblocks.mirror.v1.ListUserSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
-	47, // 33: liveblocks.mirror.v1.ListUserSessionsResponse.user_sessions:type_name -> liveblocks.mirror.v1.UserSession
-	34, // 34: liveblocks.mirror.v1.GetFlowRequest.max_age:type_name -> google.protobuf.Duration
-	48, // 35: liveblocks.mirror.v1.GetFlowResponse.flow:type_name -> liveblocks.mirror.v1.Flow
-	34, // 36: liveblocks.mirror.v1.ListFlowsRequest.max_age:type_name -> google.protobuf.Duration
-	48, // 37: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
-	43, // 38: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
-	43, // 39: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
-	49, // 40: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
-	34, // 41: liveblocks.mirror.v1.GetGroupRequest.max_age:type_name -> google.protobuf.Duration
-	50, // 42: liveblocks.mirror.v1.GetGroupResponse.group:type_name -> liveblocks.mirror.v1.Group
-	50, // 43: liveblocks.mirror.v1.ListGroupsResponse.groups:type_name -> liveblocks.mirror.v1.Group
-	0,  // 44: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
-	2,  // 45: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
-	4,  // 46: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
-	6,  // 47: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
-	8,  // 48: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
-	9,  // 49: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
-	11, // 50: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
-	13, // 51: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
-	15, // 52: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
-	17, // 53: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
-	19, // 54: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
-	21, // 55: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
-	23, // 56: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
-	25, // 57: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
-	27, // 58: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
-	29, // 59: liveblocks.mirror.v1.MirrorService.GetGroup:input_type -> liveblocks.mirror.v1.GetGroupRequest
-	31, // 60: liveblocks.mirror.v1.MirrorService.ListGroups:input_type -> liveblocks.mirror.v1.ListGroupsRequest
-	1,  // 61: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
-	3,  // 62: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
-	5,  // 63: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
-	7,  // 64: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
-	51, // 65: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
-	10, // 66: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
-	12, // 67: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
-	14, // 68: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
-	16, // 69: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
-	18, // 70: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
-	20, // 71: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
-	22, // 72: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
-	24, // 73: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
-	26, // 74: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
-	28, // 75: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
-	30, // 76: liveblocks.mirror.v1.MirrorService.GetGroup:output_type -> liveblocks.mirror.v1.GetGroupResponse
-	32, // 77: liveblocks.mirror.v1.MirrorService.ListGroups:output_type -> liveblocks.mirror.v1.ListGroupsResponse
-	61, // [61:78] is the sub-list for method output_type
-	44, // [44:61] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	35, // 0: liveblocks.mirror.v1.GetRoomRequest.max_age:type_name -> google.protobuf.Duration
+	36, // 1: liveblocks.mirror.v1.GetRoomResponse.room:type_name -> liveblocks.mirror.v1.Room
+	37, // 2: liveblocks.mirror.v1.ListRoomsRequest.view:type_name -> liveblocks.mirror.v1.RoomView
+	33, // 3: liveblocks.mirror.v1.ListRoomsRequest.metadata:type_name -> liveblocks.mirror.v1.ListRoomsRequest.MetadataEntry
+	36, // 4: liveblocks.mirror.v1.ListRoomsResponse.rooms:type_name -> liveblocks.mirror.v1.Room
+	38, // 5: liveblocks.mirror.v1.GetStorageDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	39, // 6: liveblocks.mirror.v1.GetStorageDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
+	35, // 7: liveblocks.mirror.v1.GetStorageDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	40, // 8: liveblocks.mirror.v1.GetStorageDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
+	38, // 9: liveblocks.mirror.v1.GetYjsDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	39, // 10: liveblocks.mirror.v1.GetYjsDocumentRequest.view:type_name -> liveblocks.mirror.v1.DocumentView
+	35, // 11: liveblocks.mirror.v1.GetYjsDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	40, // 12: liveblocks.mirror.v1.GetYjsDocumentResponse.document:type_name -> liveblocks.mirror.v1.Document
+	41, // 13: liveblocks.mirror.v1.ReadDocumentRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
+	38, // 14: liveblocks.mirror.v1.ReadDocumentRequest.format:type_name -> liveblocks.mirror.v1.DocumentFormat
+	35, // 15: liveblocks.mirror.v1.ReadDocumentRequest.max_age:type_name -> google.protobuf.Duration
+	41, // 16: liveblocks.mirror.v1.ListDocumentsRequest.kind:type_name -> liveblocks.mirror.v1.DocumentKind
+	40, // 17: liveblocks.mirror.v1.ListDocumentsResponse.documents:type_name -> liveblocks.mirror.v1.Document
+	42, // 18: liveblocks.mirror.v1.GetThreadRequest.view:type_name -> liveblocks.mirror.v1.ThreadView
+	35, // 19: liveblocks.mirror.v1.GetThreadRequest.max_age:type_name -> google.protobuf.Duration
+	43, // 20: liveblocks.mirror.v1.GetThreadResponse.thread:type_name -> liveblocks.mirror.v1.Thread
+	34, // 21: liveblocks.mirror.v1.ListThreadsRequest.metadata:type_name -> liveblocks.mirror.v1.ListThreadsRequest.MetadataEntry
+	44, // 22: liveblocks.mirror.v1.ListThreadsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
+	42, // 23: liveblocks.mirror.v1.ListThreadsRequest.view:type_name -> liveblocks.mirror.v1.ThreadView
+	43, // 24: liveblocks.mirror.v1.ListThreadsResponse.threads:type_name -> liveblocks.mirror.v1.Thread
+	35, // 25: liveblocks.mirror.v1.GetCommentRequest.max_age:type_name -> google.protobuf.Duration
+	45, // 26: liveblocks.mirror.v1.GetCommentResponse.comment:type_name -> liveblocks.mirror.v1.Comment
+	44, // 27: liveblocks.mirror.v1.ListCommentsRequest.updated_since_time:type_name -> google.protobuf.Timestamp
+	45, // 28: liveblocks.mirror.v1.ListCommentsResponse.comments:type_name -> liveblocks.mirror.v1.Comment
+	35, // 29: liveblocks.mirror.v1.ListActiveUsersRequest.max_age:type_name -> google.protobuf.Duration
+	46, // 30: liveblocks.mirror.v1.ListActiveUsersResponse.active_users:type_name -> liveblocks.mirror.v1.ActiveUser
+	47, // 31: liveblocks.mirror.v1.ListActiveUsersResponse.freshness:type_name -> liveblocks.mirror.v1.Freshness
+	44, // 32: liveblocks.mirror.v1.ListUserSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
+	44, // 33: liveblocks.mirror.v1.ListUserSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
+	48, // 34: liveblocks.mirror.v1.ListUserSessionsResponse.user_sessions:type_name -> liveblocks.mirror.v1.UserSession
+	35, // 35: liveblocks.mirror.v1.GetFlowRequest.max_age:type_name -> google.protobuf.Duration
+	49, // 36: liveblocks.mirror.v1.GetFlowResponse.flow:type_name -> liveblocks.mirror.v1.Flow
+	35, // 37: liveblocks.mirror.v1.ListFlowsRequest.max_age:type_name -> google.protobuf.Duration
+	49, // 38: liveblocks.mirror.v1.ListFlowsResponse.flows:type_name -> liveblocks.mirror.v1.Flow
+	44, // 39: liveblocks.mirror.v1.ListNotificationsRequest.start_time:type_name -> google.protobuf.Timestamp
+	44, // 40: liveblocks.mirror.v1.ListNotificationsRequest.end_time:type_name -> google.protobuf.Timestamp
+	50, // 41: liveblocks.mirror.v1.ListNotificationsResponse.notifications:type_name -> liveblocks.mirror.v1.Notification
+	35, // 42: liveblocks.mirror.v1.GetGroupRequest.max_age:type_name -> google.protobuf.Duration
+	51, // 43: liveblocks.mirror.v1.GetGroupResponse.group:type_name -> liveblocks.mirror.v1.Group
+	51, // 44: liveblocks.mirror.v1.ListGroupsResponse.groups:type_name -> liveblocks.mirror.v1.Group
+	0,  // 45: liveblocks.mirror.v1.MirrorService.GetRoom:input_type -> liveblocks.mirror.v1.GetRoomRequest
+	2,  // 46: liveblocks.mirror.v1.MirrorService.ListRooms:input_type -> liveblocks.mirror.v1.ListRoomsRequest
+	4,  // 47: liveblocks.mirror.v1.MirrorService.GetStorageDocument:input_type -> liveblocks.mirror.v1.GetStorageDocumentRequest
+	6,  // 48: liveblocks.mirror.v1.MirrorService.GetYjsDocument:input_type -> liveblocks.mirror.v1.GetYjsDocumentRequest
+	8,  // 49: liveblocks.mirror.v1.MirrorService.ReadDocument:input_type -> liveblocks.mirror.v1.ReadDocumentRequest
+	9,  // 50: liveblocks.mirror.v1.MirrorService.ListDocuments:input_type -> liveblocks.mirror.v1.ListDocumentsRequest
+	11, // 51: liveblocks.mirror.v1.MirrorService.GetThread:input_type -> liveblocks.mirror.v1.GetThreadRequest
+	13, // 52: liveblocks.mirror.v1.MirrorService.ListThreads:input_type -> liveblocks.mirror.v1.ListThreadsRequest
+	15, // 53: liveblocks.mirror.v1.MirrorService.GetComment:input_type -> liveblocks.mirror.v1.GetCommentRequest
+	17, // 54: liveblocks.mirror.v1.MirrorService.ListComments:input_type -> liveblocks.mirror.v1.ListCommentsRequest
+	19, // 55: liveblocks.mirror.v1.MirrorService.ListActiveUsers:input_type -> liveblocks.mirror.v1.ListActiveUsersRequest
+	21, // 56: liveblocks.mirror.v1.MirrorService.ListUserSessions:input_type -> liveblocks.mirror.v1.ListUserSessionsRequest
+	23, // 57: liveblocks.mirror.v1.MirrorService.GetFlow:input_type -> liveblocks.mirror.v1.GetFlowRequest
+	25, // 58: liveblocks.mirror.v1.MirrorService.ListFlows:input_type -> liveblocks.mirror.v1.ListFlowsRequest
+	27, // 59: liveblocks.mirror.v1.MirrorService.ListNotifications:input_type -> liveblocks.mirror.v1.ListNotificationsRequest
+	29, // 60: liveblocks.mirror.v1.MirrorService.GetGroup:input_type -> liveblocks.mirror.v1.GetGroupRequest
+	31, // 61: liveblocks.mirror.v1.MirrorService.ListGroups:input_type -> liveblocks.mirror.v1.ListGroupsRequest
+	1,  // 62: liveblocks.mirror.v1.MirrorService.GetRoom:output_type -> liveblocks.mirror.v1.GetRoomResponse
+	3,  // 63: liveblocks.mirror.v1.MirrorService.ListRooms:output_type -> liveblocks.mirror.v1.ListRoomsResponse
+	5,  // 64: liveblocks.mirror.v1.MirrorService.GetStorageDocument:output_type -> liveblocks.mirror.v1.GetStorageDocumentResponse
+	7,  // 65: liveblocks.mirror.v1.MirrorService.GetYjsDocument:output_type -> liveblocks.mirror.v1.GetYjsDocumentResponse
+	52, // 66: liveblocks.mirror.v1.MirrorService.ReadDocument:output_type -> google.api.HttpBody
+	10, // 67: liveblocks.mirror.v1.MirrorService.ListDocuments:output_type -> liveblocks.mirror.v1.ListDocumentsResponse
+	12, // 68: liveblocks.mirror.v1.MirrorService.GetThread:output_type -> liveblocks.mirror.v1.GetThreadResponse
+	14, // 69: liveblocks.mirror.v1.MirrorService.ListThreads:output_type -> liveblocks.mirror.v1.ListThreadsResponse
+	16, // 70: liveblocks.mirror.v1.MirrorService.GetComment:output_type -> liveblocks.mirror.v1.GetCommentResponse
+	18, // 71: liveblocks.mirror.v1.MirrorService.ListComments:output_type -> liveblocks.mirror.v1.ListCommentsResponse
+	20, // 72: liveblocks.mirror.v1.MirrorService.ListActiveUsers:output_type -> liveblocks.mirror.v1.ListActiveUsersResponse
+	22, // 73: liveblocks.mirror.v1.MirrorService.ListUserSessions:output_type -> liveblocks.mirror.v1.ListUserSessionsResponse
+	24, // 74: liveblocks.mirror.v1.MirrorService.GetFlow:output_type -> liveblocks.mirror.v1.GetFlowResponse
+	26, // 75: liveblocks.mirror.v1.MirrorService.ListFlows:output_type -> liveblocks.mirror.v1.ListFlowsResponse
+	28, // 76: liveblocks.mirror.v1.MirrorService.ListNotifications:output_type -> liveblocks.mirror.v1.ListNotificationsResponse
+	30, // 77: liveblocks.mirror.v1.MirrorService.GetGroup:output_type -> liveblocks.mirror.v1.GetGroupResponse
+	32, // 78: liveblocks.mirror.v1.MirrorService.ListGroups:output_type -> liveblocks.mirror.v1.ListGroupsResponse
+	62, // [62:79] is the sub-list for method output_type
+	45, // [45:62] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_mirror_service_proto_init() }
@@ -3009,7 +3071,7 @@ func file_liveblocks_mirror_v1_mirror_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_mirror_service_proto_rawDesc), len(file_liveblocks_mirror_v1_mirror_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

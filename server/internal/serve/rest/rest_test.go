@@ -197,9 +197,12 @@ func (s *stub) ReadDocument(req *mirrorv1.ReadDocumentRequest,
 }
 
 // serve returns a handler over the stub.
-func serve(s *stub, change ...func(*Config)) *Handler {
+func serve(s *stub, change ...func(*Config)) *Handler { return serveMirror(s, s, change...) }
+
+// serveMirror returns a handler over a service, which knows the tasks of the stub.
+func serveMirror(s *stub, service mirrorv1.MirrorServiceServer, change ...func(*Config)) *Handler {
 	channel := inproc.New(nil, nil)
-	mirrorv1.RegisterMirrorServiceServer(channel, s)
+	mirrorv1.RegisterMirrorServiceServer(channel, service)
 	cfg := Config{
 		Conn:      channel,
 		Authorize: func(r *http.Request) (context.Context, error) { return r.Context(), nil },

@@ -49,7 +49,7 @@ type table []route
 
 func newTable() table {
 	return table{
-		absent("rooms"),
+		read("rooms", (*Handler).rooms),
 		// It changes nothing if the room exists.
 		{http.MethodPost, []string{"rooms"}, writing, (*Handler).existingRoom},
 		read("rooms/*", (*Handler).room),

@@ -3,6 +3,7 @@ package rpc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -105,12 +106,12 @@ func (m *mirrorService) GetRoom(ctx context.Context, req *mirrorv1.GetRoomReques
 // metadata that Liveblocks allows, a room takes some hundred KB.
 const roomBatch = 100
 
-// ListRooms lists rooms, ordered by the bytes of the id.
+// ListRooms lists rooms, ordered by the bytes of the id, or newest first.
 func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRequest) (*mirrorv1.ListRoomsResponse,
 	error,
 ) {
 	full := req.GetView() == mirrorv1.RoomView_ROOM_VIEW_FULL
-	rooms, next, err := page(ctx, &m.common, req, listing[mirror.Room, *mirrorv1.Room]{
+	of := listing[mirror.Room, *mirrorv1.Room]{
 		list:  listRooms,
 		batch: roomBatch,
 		fetch: func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Room, error) {
@@ -125,7 +126,31 @@ func (m *mirrorService) ListRooms(ctx context.Context, req *mirrorv1.ListRoomsRe
 		},
 		key:     func(row *mirror.Room) cursor { return cursor{Room: row.ID} },
 		toProto: func(row *mirror.Room) *mirrorv1.Room { return roomToProto(row, full) },
-	})
+	}
+	terms := store.SelectedBy(req.GetMetadata(), req.GetOrganizationId(), req.GetUserId(), req.GetGroupIds())
+	if len(terms) > 0 || req.GetOrderBy() != "" {
+		if req.GetShowDeleted() {
+			f := fault.New(fault.Invalid, fault.ReasonRequestInvalid, "deleted rooms are only listed by id")
+			f.Fields = []fault.Field{{Path: "show_deleted", Problem: "must not be set with such a filter or order_by"}}
+			return nil, f
+		}
+		of.list = listLatestRooms
+		of.fetch = func(ctx context.Context, in scope, after cursor, limit int) ([]mirror.Room, error) {
+			rooms, err := m.Query.LatestRooms(ctx, store.LatestRoomFilter{
+				Project: in.project, Rooms: in.rooms, Prefix: req.GetRoomIdPrefix(), Terms: terms,
+				AfterTime: after.Time, AfterID: after.Room, Limit: limit,
+			})
+			if errors.Is(err, store.ErrNotIndexed) {
+				err = fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
+					"the rooms are being indexed after an upgrade; run migrate if that does not end").After(10 * time.Second)
+			}
+			return rooms, err
+		}
+		of.key = func(row *mirror.Room) cursor {
+			return cursor{Time: store.ListTime(row.CreateTime), Room: row.ID}
+		}
+	}
+	rooms, next, err := page(ctx, &m.common, req, of)
 	if err != nil {
 		return nil, err
 	}

@@ -43,12 +43,13 @@ const (
 	listGroups        list = 11
 	listReplay        list = 12
 	listAudit         list = 13
+	listLatestRooms   list = 14
 )
 
 var lists = []list{
 	listEvents, listRooms, listDocuments, listTasks,
 	listThreads, listComments, listActiveUsers, listUserSessions, listFlows, listNotifications,
-	listGroups, listReplay, listAudit,
+	listGroups, listReplay, listAudit, listLatestRooms,
 }
 
 // cursor is the key of the last item of a page. Each list uses a part of it:
@@ -60,6 +61,7 @@ var lists = []list{
 //	active users, flows, groups            ID
 //	events, replays, user sessions,
 //	notifications, audit entries           Time, ID
+//	rooms, newest first                    Time, Room
 //
 // The zero cursor is before the first item.
 type cursor struct {
@@ -85,6 +87,9 @@ func (c cursor) fits(l list) bool {
 		return c == cursor{Time: c.Time, ID: c.ID} && storableTime(c.Time) && mirror.ValidID(c.ID, mirror.MaxEventID)
 	case listRooms:
 		return c == cursor{Room: c.Room} && mirror.ValidID(string(c.Room), mirror.MaxRoomID)
+	case listLatestRooms:
+		return c == cursor{Time: c.Time, Room: c.Room} && (c.Time.IsZero() || storableTime(c.Time)) &&
+			mirror.ValidID(string(c.Room), mirror.MaxRoomID)
 	case listDocuments, listTasks:
 		return c == cursor{Room: c.Room, Kind: c.Kind, ID: c.ID} &&
 			mirror.Resource{Room: c.Room, Kind: c.Kind, ID: c.ID}.Valid()

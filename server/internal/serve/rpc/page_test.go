@@ -631,6 +631,7 @@ func cursors() map[list]cursor {
 		listGroups:        {ID: "a/b ö"},
 		listReplay:        {Time: noon, ID: "msg_1"},
 		listAudit:         {Time: noon, ID: "0123456789abcdef"},
+		listLatestRooms:   {Time: noon, Room: "a/b c%"},
 	}
 }
 

@@ -189,6 +189,7 @@ type fakeQuery struct {
 	commentFilter store.CommentFilter
 	sessionFilter store.SessionFilter
 	noticeFilter  store.NotificationFilter
+	latestFilter  store.LatestRoomFilter
 }
 
 func (q *fakeQuery) begin(ctx context.Context) (unlock func(), err error) {
@@ -298,6 +299,24 @@ func (q *fakeQuery) Rooms(ctx context.Context, f store.RoomFilter) ([]mirror.Roo
 	return choose(q.rooms, q.selected(f.Limit), order, func(r *mirror.Room) bool {
 		return r.Project == f.Project && f.Rooms.Select(r.ID) && strings.HasPrefix(string(r.ID), f.Prefix) &&
 			(f.Deleted || r.Freshness.DeleteTime.IsZero()) && r.ID > f.After
+	}), nil
+}
+
+func (q *fakeQuery) LatestRooms(ctx context.Context, f store.LatestRoomFilter) ([]mirror.Room, error) {
+	unlock, err := q.begin(ctx)
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	q.latestFilter = f
+	order := func(a, b mirror.Room) int {
+		return cmp.Or(store.ListTime(b.CreateTime).Compare(store.ListTime(a.CreateTime)), cmp.Compare(a.ID, b.ID))
+	}
+	first := f.AfterTime.IsZero() && f.AfterID == ""
+	after := mirror.Room{ID: f.AfterID, CreateTime: f.AfterTime}
+	return choose(q.rooms, q.selected(f.Limit), order, func(r *mirror.Room) bool {
+		return r.Project == f.Project && r.Freshness.DeleteTime.IsZero() && f.Selects(r.ID, r.Source) &&
+			(first || order(after, *r) < 0)
 	}), nil
 }
 

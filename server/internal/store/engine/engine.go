@@ -3,6 +3,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -93,13 +94,48 @@ func Open(ctx context.Context, cfg Config) (store.Store, error) {
 // WithSchema returns a PostgreSQL URL whose tables are in a schema.
 func WithSchema(url, schema string) string { return postgres.WithSchema(url, schema) }
 
-// Migrate migrates the schema to the version that this binary needs. It warns of roles
-// that have rights on the tables, except those in expected.
+// Migrate migrates the schema to the version that this binary needs, and indexes the rooms
+// that earlier versions have written. It warns of roles that have rights on the tables,
+// except those in expected.
 func Migrate(ctx context.Context, url string, log *slog.Logger, expected ...string) error {
+	var err error
 	if IsPostgres(url) {
-		return postgres.Migrate(ctx, normal(url), log, expected...)
+		err = postgres.Migrate(ctx, normal(url), log, expected...)
+	} else {
+		err = mysql.Migrate(ctx, normal(url), log)
 	}
-	return mysql.Migrate(ctx, normal(url), log)
+	if err == nil {
+		err = indexRooms(ctx, url, log)
+	}
+	return err
+}
+
+// progressInterval is the time between two lines about rooms that are indexed.
+const progressInterval = 10 * time.Second
+
+// indexRooms indexes the rooms that are not. It can be cut off at any time: the next migrate
+// or the next sweep goes on.
+func indexRooms(ctx context.Context, url string, log *slog.Logger) error {
+	s, err := Open(ctx, Config{URL: url, Pooled: true, MaxConns: 1}) // perhaps: no session is expected to be kept
+	if err != nil {
+		return fmt.Errorf("index rooms: %w", err)
+	}
+	defer s.Close()
+	begun := time.Now()
+	told := begun
+	n, err := store.IndexAll(ctx, s, func(rooms int) {
+		if time.Since(told) >= progressInterval {
+			told = time.Now()
+			log.InfoContext(ctx, "indexing rooms for lists", slog.Int("rooms", rooms))
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("index rooms: %w", err)
+	}
+	if n > 0 {
+		log.InfoContext(ctx, "rooms indexed for lists", slog.Int("rooms", n), slog.Duration("took", time.Since(begun)))
+	}
+	return nil
 }
 
 // Migrations returns the statements that Migrate would run on an empty database: a

@@ -64,6 +64,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0020_thread_index.sql": "cd2a29dd0cda74d80a6a828d9012135ac50ecf28880d6f7a2e53185a538c5e01",
 		"mysql/migrations/0021_audit_rows.sql":   "6512411402911c8a8597b5042b5a01527297e71ec4bae3238bde8cab2b6a3acd",
 		"mysql/migrations/0024_tombstones.sql":   "53dfe7d72b36dc4cf88546b132737c077273331efcc4a16c896e4ba0caf520cc",
+		"mysql/migrations/0025_room_terms.sql":   "e48ab6d1506f39acddc0495d4162787e8448022be4648a7616becdc01f190627",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -96,6 +97,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0020_thread_index.sql": "aeb6aba63ad6bfdd24e2bf4b1dcd80fd54b44fa4c054c2220cc46fd07d9e6ccb",
 		"postgres/migrations/0021_audit_rows.sql":   "f9fe19e2672b8e1ddb6a890237fec58b68c5d8432cd4249dc2bfa75cf7e83c9e",
 		"postgres/migrations/0024_tombstones.sql":   "427a9000a0718c57c87e50dc2e5dc27488813bfabea99e85bcd09bb766da4d6b",
+		"postgres/migrations/0025_room_terms.sql":   "33715a70566d6a3f2f6a214333e7ef7e7695956d6bac5acb80ca0f3dbfc7ab0f",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {
@@ -432,7 +434,7 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 		begin
 			foreach name in array array['unfolded_event', 'thread', 'comment', 'comment_reaction', 'comment_attachment',
 				'comment_mention', 'active_user', 'user_session', 'notification', 'sweep', 'group', 'group_member',
-				'unannounced']
+				'unannounced', 'room_term']
 			loop
 				execute format('drop table mirror_%s cascade', name);
 			end loop;
@@ -447,6 +449,7 @@ func TestMigrateFromTheVersionBefore(t *testing.T) {
 		"drop column stop_reason, drop column stop_time")
 	mustExec(t, conn, "alter table mirror_change drop column epoch")
 	mustExec(t, conn, "alter table mirror_document drop column state_sha256")
+	mustExec(t, conn, "alter table mirror_room drop column terms_sha256")
 	mustExec(t, conn, "delete from mirror_schema_version where version_id >= 2")
 	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrSchemaBehind) {
 		t.Fatalf("Ping with the schema before = %v; want %v", err, store.ErrSchemaBehind)

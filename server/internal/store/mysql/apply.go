@@ -77,6 +77,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 		CreateTime: nullTime(room.CreateTime), LastConnectionTime: nullTime(room.LastConnectionTime),
 		OrganizationID: store.Text(room.OrganizationID),
 		Data:           room.Source, DataProblem: store.Text(room.DataProblem),
+		TermsSha256: fetched.SHA256[:],
 	}
 	if room.DataProblem != "" {
 		arg.Data = nil
@@ -107,7 +108,11 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 			if without {
 				arg.Data, arg.DataProblem = nil, tooLargeData
 			}
-			return plan.Plan, q.UpsertRoom(ctx, arg)
+			if err := q.UpsertRoom(ctx, arg); err != nil {
+				return store.Plan{}, err
+			}
+			terms := []termsOf{{r.Room, arg.SourceJson, fetched.CreateTime}}
+			return plan.Plan, s.writeTerms(ctx, q, r.Bucket(), r.Project, terms)
 		})
 	}
 	out, err := apply()

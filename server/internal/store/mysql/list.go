@@ -46,6 +46,7 @@ var lists = sqllist.Dialect{
 	TimedOut:       func(err error) bool { return number(err) == 1969 || number(err) == 3024 },
 	Open:           "s.is_open = true",
 	Done:           "s.is_open = false",
+	Unindexed:      "r.is_indexed = false",
 }
 
 // limited adds a limit for the server to statements with a deadline, because the
@@ -105,6 +106,11 @@ func (s *Store) RoomsByID(ctx context.Context, project mirror.ProjectID, ids []m
 	})
 	slices.SortFunc(out, func(a, b mirror.Room) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return out, err
+}
+
+// LatestRooms reads rooms by their keys.
+func (s *Store) LatestRooms(ctx context.Context, f store.LatestRoomFilter) ([]mirror.Room, error) {
+	return s.LatestRoomsBy(ctx, f, s.RoomsByID)
 }
 
 func sessionsOfSQL(n int) string {

@@ -103,7 +103,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			t.Fatalf("%s = %v", text, err)
 		}
 	}
-	exec("insert into mirror_room values (0, 'default', 'r', 1, '', '', null, null, '', null, '', '2026-03-01', default)")
+	exec("insert into mirror_room values (0, 'default', 'r', 1, '', '', null, null, '', null, '', '2026-03-01', " +
+		"default, null, default)")
+	exec("insert into mirror_room_term values (0, 'default', 'r', 't', '2026-03-01')")
 	exec("insert into mirror_document values (0, 'default', 'r', 2, '', 1, '', '', 0, 1, null, '', '', null)")
 	exec("insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, due_time, " +
 		"fail_time, last_error) values (0, 'default', 'r', 2, '', 1, '2026-03-01', '2026-03-01', '')")
@@ -149,6 +151,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			"mirror_comment_reaction":   "thread_id, comment_id, emoji, user_id, create_time, digest",
 			"mirror_comment_attachment": "thread_id, comment_id, attachment_id, name, mime_type, size, digest",
 			"mirror_comment_mention":    "thread_id, comment_id, kind, mentioned_id, via_group",
+			"mirror_room_term":          "term, create_time",
 			"mirror_active_user":        "connection_id, epoch, user_id, info_json, info",
 			"mirror_unfolded_event":     "kind, resource_id, event_id, type, payload, source_time, receive_time, happen_time",
 			"mirror_user_session": "session_id, connection_id, user_id, info_json, info, begin_time, enter_time, " +
@@ -193,7 +196,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("analyze table mirror_thread, mirror_comment, mirror_comment_reaction, mirror_comment_attachment, " +
 		"mirror_comment_mention")
 	exec("analyze table mirror_active_user, mirror_unfolded_event, mirror_user_session, mirror_notification, " +
-		"mirror_sweep, " +
+		"mirror_sweep, mirror_room_term, " +
 		"mirror_group, mirror_group_member, mirror_audit")
 
 	explain := func(name, text string, args []any) (sorted bool) {
@@ -328,6 +331,19 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 				[]any{7, []byte("default")}, key...)...), 20))
 		}
 	}
+	for _, n := range []int{1, maxRows} {
+		explain("delete terms", deleteTermsSQL(n), append(slices.Clone(room), keys(n, "#")...))
+	}
+	explain("unindexed", unindexedSQL, []any{10})
+	for _, n := range []int{1, maxKeys} {
+		explain("lock unindexed", lockUnindexedSQL(n), append([]any{7, []byte("default")}, keys(n, "#")...))
+		explain("mark indexed", markIndexedSQL(n), append([]any{7, []byte("default")}, keys(n, "#")...))
+	}
+	for _, text := range latestTexts(t) {
+		if explain("LatestRooms", text.text, text.args) {
+			t.Errorf("LatestRooms sorts: %s", text.text)
+		}
+	}
 	for _, s := range items {
 		scope := []any{7, []byte("default")}
 		if s.kind.InRoom() {
@@ -364,6 +380,24 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	}
 	explain("insertedListed", insertedListedSQL, append(slices.Clone(room), int16(mirror.KindThread), []byte("a"),
 		[]byte("z"), make([]byte, 16)))
+}
+
+// latestTexts are the statements of a list of the latest rooms that read keys.
+func latestTexts(t *testing.T) (all []recorder) {
+	t.Helper()
+	run := func(_ context.Context, text string, args []any, scan func(sqllist.Row) error) error {
+		all = append(all, recorder{text: text, args: args})
+		return scan(oneRow{})
+	}
+	same := func(_ context.Context, err error) error { return err }
+	r := sqllist.NewReader(lists, run, same, nil, 0)
+	_, err := r.LatestRoomsBy(t.Context(), store.LatestRoomFilter{
+		Project: "default", Prefix: "r-8", Terms: store.SelectedBy(map[string]string{"a": "b"}, "", "", nil), Limit: 20,
+	}, func(context.Context, mirror.ProjectID, []mirror.RoomID, bool) ([]mirror.Room, error) { return nil, nil })
+	if err != nil || len(all) != 3 {
+		t.Fatalf("LatestRooms = %v with %d statements; want 3", err, len(all))
+	}
+	return all
 }
 
 // What statements mean depends on these, whatever the server's defaults and the

@@ -83,6 +83,8 @@ func statements(t *testing.T) map[string]string {
 		"eventsOfRoomInSQL": eventsOfRoomInSQL,
 		"purgeTableSQL":     purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
 		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2), "pingShardSQL": pingShardSQL,
+		"deleteTermsSQL": deleteTermsSQL(2), "unindexedSQL": unindexedSQL, "lockUnindexedSQL": lockUnindexedSQL(2),
+		"markIndexedSQL":    markIndexedSQL(2),
 		"purgeProjectSQL":   "delete from mirror_room" + purgeProjectSQL,
 		"forgetProjectsSQL": "delete from mirror_unannounced" + forgetProjectsSQL, "forgetChangesSQL": forgetChangesSQL,
 	}
@@ -139,7 +141,7 @@ func statements(t *testing.T) map[string]string {
 
 // tables are those whose rows are written by lists.
 var tables = []table{
-	unfoldedTable, sessionTable, activeUserTable, notificationTable,
+	unfoldedTable, sessionTable, activeUserTable, notificationTable, roomTerms,
 }
 
 func TestPortableSQL(t *testing.T) {

@@ -19,7 +19,7 @@ for update`
 	// emptyRoom takes the JSON of rooms away. Its first parameter is purgedSum.
 	emptyRoom = `update mirror_room
 set source_json = '` + store.Purged + `', content_sha256 = ?, data = '` + store.Purged + `', data_problem = '',
-    organization_id = ''`
+    organization_id = '', terms_sha256 = null`
 	purgeRoomSQL = emptyRoom + `
 where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + store.Purged + `'`
 	// eventsOfRoomSQL finds events that are not empty yet. Those that a version before

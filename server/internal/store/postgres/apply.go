@@ -50,7 +50,7 @@ func (s *Store) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.R
 			err = markStale(ctx, later, plan.Stale)
 			if plan.Change != 0 {
 				arg.Epoch = plan.Epoch
-				err = errors.Join(err, later.UpsertRoom(ctx, arg))
+				err = errors.Join(err, later.UpsertRoom(ctx, arg), writeTerms(ctx, later, r, arg.SourceJson, fetched.CreateTime))
 			}
 			return plan.Plan, err
 		})

@@ -30,6 +30,7 @@ var lists = sqllist.Dialect{
 	RoomUnpurged:    " and " + roomUnpurged,
 	MetadataIndexed: true,
 	Open:            "(s.due_time is not null or s.fail_time is not null or s.parked)",
+	Unindexed:       "r.delete_time is null and (r.terms_sha256 is not distinct from r.content_sha256)::integer = 0",
 	// By a comparison of two columns, the planner would expect few.
 	Done: "case when s.due_time is null and s.fail_time is null then s.generation = s.applied_generation " +
 		"else false end",
@@ -116,6 +117,11 @@ var roomsByIDSQL = "select " + sqllist.RoomColumns + `
 from (select distinct unnest(?::smallint[]) as bucket, unnest(?::text[]) as room_id) k
 join mirror_room r on r.bucket = k.bucket and r.project_id = ? and r.room_id = k.room_id
 ` + sqllist.RoomState + "order by r.room_id"
+
+// LatestRooms reads rooms by their keys.
+func (s *Store) LatestRooms(ctx context.Context, f store.LatestRoomFilter) ([]mirror.Room, error) {
+	return s.LatestRoomsBy(ctx, f, s.RoomsByID)
+}
 
 // SessionsOf uses the index by connection.
 func (s *Store) SessionsOf(ctx context.Context, room mirror.Resource, connections []int64,

@@ -79,6 +79,10 @@ func most(read storetest.Read) int {
 		return 70 // their index and each room once
 	}
 	switch f := read.Filter.(type) {
+	case store.LatestRoomFilter:
+		if f.Prefix != "" {
+			return page + 2*5000 // each in the index and in its row, until they are no longer few
+		}
 	case store.TaskFilter:
 		if f.State == mirror.TaskDone && f.Room == "" {
 			return 256 * 120 // a page of each bucket
@@ -171,6 +175,8 @@ func literal(arg any) string {
 			return "null"
 		}
 		return "'" + arg.Time.Format(time.RFC3339Nano) + "'"
+	case []byte:
+		return fmt.Sprintf("'\\x%x'", arg)
 	case []string:
 		return "array[" + strings.Join(quoted(arg), ", ") + "]::text[]"
 	case []int16:

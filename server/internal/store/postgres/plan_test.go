@@ -328,7 +328,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	const early = "timestamptz '2026-03-01' + n * interval '0.1 second'"
 	for table, columns := range map[string]string{
 		"mirror_room": "'r-' || n, 1, " + wide + ", '', null, null, '', null, '', " +
-			"case when n % 10 = 0 then " + when + " end",
+			"case when n % 10 = 0 then " + when + " end, ''",
 		"mirror_document": "'r-' || n, 2, '', 1, " + wide + ", '', 0, 1",
 		"mirror_resource_state": "'r-' || n % 1000, n % 8 + 1, case when n % 8 > 2 then 'r-' || n else '' end, 1, 0, " +
 			"case when n % 50 = 0 then " + when + " end",
@@ -351,6 +351,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		"mirror_group_member": "'r-' || n % 500, 'r-' || n % 100, null",
 		"mirror_audit":        "'r-' || n, " + when + ", null, true, 'r-8', 'r-8', '', '', '', 0, '', '', '', '', 1",
 		"mirror_change":       "",
+		"mirror_room_term":    "'r-' || n, '', " + when,
 	} {
 		insert := "insert into " + table + " select n % 256, case when n % 8 = 0 then 'other' else 'default' end, " +
 			columns + " from generate_series(1, 6000) n"
@@ -506,6 +507,14 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			t.Errorf("%s sorts more than a page", what)
 		}
 	}
+	for _, text := range latestTexts(t) {
+		prepared[text.sql] = true
+		for _, node := range plan("LatestRooms", text.sql, text.args...) {
+			if node.Type == "Sort" {
+				t.Errorf("LatestRooms sorts: %s", text.sql)
+			}
+		}
+	}
 	// Each has a place in the cache of each connection.
 	for name, n := range texts {
 		if n > 32 {
@@ -515,6 +524,28 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	if len(prepared) > 128 {
 		t.Errorf("reads have %d texts; want at most 128", len(prepared))
 	}
+}
+
+// emptyRow is a row of zero values.
+type emptyRow struct{}
+
+func (emptyRow) Scan(...any) error { return nil }
+
+// latestTexts are the statements of a list of the latest rooms that read keys.
+func latestTexts(t *testing.T) (all []recorder) {
+	t.Helper()
+	run := func(_ context.Context, text string, args []any, scan func(sqllist.Row) error) error {
+		all = append(all, recorder{text, args})
+		return scan(emptyRow{})
+	}
+	r := sqllist.NewReader(lists, run, classify, nil, 0)
+	_, err := r.LatestRoomsBy(t.Context(), store.LatestRoomFilter{
+		Project: "default", Prefix: "r-8", Terms: store.SelectedBy(map[string]string{"a": "b"}, "", "", nil), Limit: 20,
+	}, func(context.Context, mirror.ProjectID, []mirror.RoomID, bool) ([]mirror.Room, error) { return nil, nil })
+	if err != nil || len(all) != 3 {
+		t.Fatalf("LatestRooms = %v with %d statements; want 3", err, len(all))
+	}
+	return all
 }
 
 // What is due in the background is found behind any number of tasks that are not

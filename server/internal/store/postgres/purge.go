@@ -20,7 +20,7 @@ for update`
 // emptyRoomSQL takes the JSON of rooms away.
 const emptyRoomSQL = `update mirror_room
 set source_json = '` + store.Purged + `', content_sha256 = sha256('` + store.Purged + `'), data = '` + store.Purged + `',
-    data_problem = '', organization_id = ''
+    data_problem = '', organization_id = '', terms_sha256 = null
 `
 
 // purgeSQL are the statements about what is left of a room. Their parameters are its key

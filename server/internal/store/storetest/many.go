@@ -24,6 +24,27 @@ func Pages(rooms int) []Read {
 		store.RoomFilter{}, store.RoomFilter{Prefix: "r-77"}, store.RoomFilter{Prefix: "x"}, store.RoomFilter{After: deep},
 		store.RoomFilter{Deleted: true, After: deep, Prefix: "r-"},
 	)...)
+	selected := func(status, half, user string) [][]store.RoomTerm {
+		metadata := map[string]string{}
+		for name, value := range map[string]string{"status": status, "half": half} {
+			if value != "" {
+				metadata[name] = value
+			}
+		}
+		return store.SelectedBy(metadata, "", user, nil)
+	}
+	all = append(all, pagesOf("LatestRooms", store.Store.LatestRooms,
+		store.LatestRoomFilter{}, store.LatestRoomFilter{AfterTime: late, AfterID: deep},
+		store.LatestRoomFilter{Terms: selected("rare", "", "")}, store.LatestRoomFilter{Terms: selected("common", "", "")},
+		store.LatestRoomFilter{Terms: selected("unknown", "", "")},
+		store.LatestRoomFilter{Terms: selected("common", "1", "")},
+		store.LatestRoomFilter{Terms: selected("common", "1", "rare")},
+		store.LatestRoomFilter{Terms: selected("common", "1", "busy"), AfterTime: late, AfterID: deep},
+		store.LatestRoomFilter{Terms: selected("", "", "busy")}, store.LatestRoomFilter{Terms: selected("", "", "u-7")},
+		store.LatestRoomFilter{Prefix: "r-77"}, store.LatestRoomFilter{Prefix: "r-"}, store.LatestRoomFilter{Prefix: "x"},
+		store.LatestRoomFilter{Prefix: "r-77", Terms: selected("common", "", "")},
+		store.LatestRoomFilter{Prefix: "r-", Terms: selected("rare", "", "")},
+	)...)
 	all = append(all, pagesOf("RoomIDs", store.Store.RoomIDs,
 		store.RoomFilter{}, store.RoomFilter{Prefix: "r-77"}, store.RoomFilter{After: deep},
 	)...)

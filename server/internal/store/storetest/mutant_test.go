@@ -68,6 +68,23 @@ func mutants() []mutant {
 			func(b base) store.Store { return &shortReads{b} },
 		},
 		{
+			"selects rooms by the first of their terms",
+			[]string{"latest rooms by terms", "latest rooms of all pages"},
+			func(b base) store.Store { return &firstTerm{b} },
+		},
+		{
+			"begins with the oldest rooms",
+			[]string{
+				"list of the latest rooms by any filters", "latest rooms follow what is written", "latest rooms of all pages",
+			},
+			func(b base) store.Store { return &oldestRooms{b} },
+		},
+		{
+			"leaves rooms unindexed",
+			[]string{"latest rooms by terms"},
+			func(b base) store.Store { return &leavesUnindexed{b} },
+		},
+		{
 			"drops a change",
 			[]string{"changes come in order from a number on", "reader that follows writers misses nothing"},
 			func(b base) store.Store { return &dropsChange{b} },

@@ -129,6 +129,10 @@ func Reads() []Read {
 		lists("Rooms", store.Store.Rooms, store.RoomFilter{
 			Project: project, Rooms: rooms, Prefix: id, Deleted: true, After: id, Limit: limit,
 		}),
+		lists("LatestRooms", store.Store.LatestRooms, store.LatestRoomFilter{
+			Project: project, Rooms: rooms, Prefix: id, Terms: [][]store.RoomTerm{{{Kind: store.TermUser, Value: id}}},
+			AfterTime: now, AfterID: id, Limit: limit,
+		}),
 		lists("RoomIDs", store.Store.RoomIDs, store.RoomFilter{
 			Project: project, Rooms: rooms, Prefix: id, Deleted: true, After: id, Limit: limit,
 		}),

@@ -76,6 +76,7 @@ func groups() []group {
 		{"audit", auditCases},
 		{"query", queryCases},
 		{"list", listCases},
+		{"latest", latestCases},
 		{"feed", feedCases},
 		{"large", largeCases(large)},
 		{"concurrency", concurrencyCases},

@@ -34,6 +34,7 @@ type Store interface {
 	ConfirmDeletions(ctx context.Context, project mirror.ProjectID, confirmed mirror.Confirmation) error
 	Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error)
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+	store.Indexer
 }
 
 // Pool receives what became due and reports the rate of its work.
@@ -517,6 +518,10 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	}
 	if err := s.occupied(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err
+	}
+	// During an upgrade, an earlier version of the service may have written some.
+	if _, err := store.IndexAll(ctx, s.cfg.Store, nil); err != nil {
+		return mirror.Applied{}, fmt.Errorf("index rooms: %w", err)
 	}
 	if err := s.failedTasks(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err

@@ -49,6 +49,8 @@ type world struct {
 	looks   int
 	// sources counts the rooms whose JSON was read.
 	sources int
+	// indexed counts the calls of IndexRooms.
+	indexed int
 }
 
 func (w *world) Project(context.Context, mirror.ProjectID) (mirror.Project, error) {
@@ -168,6 +170,12 @@ func (w *world) RoomIDs(_ context.Context, filter store.RoomFilter) (ids []mirro
 
 func (w *world) UserSessions(context.Context, store.SessionFilter) ([]mirror.UserSession, error) {
 	return w.sessions, nil
+}
+
+// IndexRooms says once that there was something to index.
+func (w *world) IndexRooms(context.Context, int) (int, error) {
+	w.indexed++
+	return w.indexed % 2, nil
 }
 
 func (w *world) Counts(context.Context, mirror.ProjectID) (store.Counts, error) {

@@ -68,6 +68,9 @@ type Dialect struct {
 	// Open is the condition that a state s is not at rest, as an index has it, and
 	// Done the opposite.
 	Open, Done string
+	// Unindexed is the condition that a room r is not deleted and has no terms yet, or those
+	// of an earlier version, as an index has it.
+	Unindexed string
 	// TimedOut reports that the server ended a statement because of its time.
 	TimedOut func(err error) bool
 	// EachBucket precedes a subquery that is run for each bucket b.n; empty if an

@@ -279,10 +279,14 @@ func (r *Reader) comments(ctx context.Context, f store.CommentFilter, prefix str
 		afterTime = time.Unix(0, 0) // the stored time of comments without one
 	}
 	order := []string{"c.room_id", "c.thread_id", "c.create_time", "c.comment_id"}
+	since := r.dialect.First // one text with and without
+	if !f.UpdatedSince.IsZero() {
+		since = r.dialect.Time(f.UpdatedSince)
+	}
 	// page adds the conditions that no index is to serve, and the end of the page.
 	page := func(ctx context.Context, s *statement) ([]mirror.Comment, error) {
 		s.whereShown(f.Deleted).where("(c.delete_time is null or ?)", f.Deleted).
-			whereIf(!f.UpdatedSince.IsZero(), unindexed(r.dialect.CommentChanged+" >= ?"), f.UpdatedSince).
+			where(unindexed(r.dialect.CommentChanged+" >= ?"), since).
 			after(order, f.AfterRoom, f.AfterThread, afterTime, f.AfterID).page(order, f.Limit)
 		return list(ctx, r, what, s, scanComment(f.Project))
 	}

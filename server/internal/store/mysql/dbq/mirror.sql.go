@@ -9,6 +9,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"time"
 )
 
 const cleanDocuments = `-- name: CleanDocuments :execrows
@@ -142,6 +143,55 @@ func (q *Queries) RoomHead(ctx context.Context, arg RoomHeadParams) (RoomHeadRow
 	return i, err
 }
 
+const roomTerms = `-- name: RoomTerms :many
+select term, create_time from mirror_room_term
+where bucket = ? and project_id = ? and room_id = ? and term > ?
+order by term
+limit ?
+`
+
+type RoomTermsParams struct {
+	Bucket    int16
+	ProjectID []byte
+	RoomID    []byte
+	After     []byte
+	Limit     int32
+}
+
+type RoomTermsRow struct {
+	Term       []byte
+	CreateTime time.Time
+}
+
+func (q *Queries) RoomTerms(ctx context.Context, arg RoomTermsParams) ([]RoomTermsRow, error) {
+	rows, err := q.db.QueryContext(ctx, roomTerms,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.After,
+		arg.Limit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RoomTermsRow
+	for rows.Next() {
+		var i RoomTermsRow
+		if err := rows.Scan(&i.Term, &i.CreateTime); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const shareRoom = `-- name: ShareRoom :one
 select epoch from mirror_room
 where bucket = ? and project_id = ? and room_id = ? and delete_time is null
@@ -164,7 +214,7 @@ func (q *Queries) ShareRoom(ctx context.Context, arg ShareRoomParams) (int64, er
 }
 
 const tombstoneRoom = `-- name: TombstoneRoom :exec
-update mirror_room set epoch = epoch + 1, delete_time = ?
+update mirror_room set epoch = epoch + 1, delete_time = ?, terms_sha256 = null
 where bucket = ? and project_id = ? and room_id = ?
 `
 
@@ -243,9 +293,9 @@ func (q *Queries) UpsertDocument(ctx context.Context, arg UpsertDocumentParams) 
 const upsertRoom = `-- name: UpsertRoom :exec
 insert into mirror_room (
     bucket, project_id, room_id, epoch, source_json, content_sha256,
-    create_time, last_connection_time, organization_id, data, data_problem
+    create_time, last_connection_time, organization_id, data, data_problem, terms_sha256
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on duplicate key update
     epoch = values(epoch),
     source_json = values(source_json),
@@ -255,6 +305,7 @@ on duplicate key update
     organization_id = values(organization_id),
     data = values(data),
     data_problem = values(data_problem),
+    terms_sha256 = values(terms_sha256),
     delete_time = null
 `
 
@@ -270,6 +321,7 @@ type UpsertRoomParams struct {
 	OrganizationID     string
 	Data               json.RawMessage
 	DataProblem        string
+	TermsSha256        []byte
 }
 
 func (q *Queries) UpsertRoom(ctx context.Context, arg UpsertRoomParams) error {
@@ -285,6 +337,7 @@ func (q *Queries) UpsertRoom(ctx context.Context, arg UpsertRoomParams) error {
 		arg.OrganizationID,
 		arg.Data,
 		arg.DataProblem,
+		arg.TermsSha256,
 	)
 	return err
 }

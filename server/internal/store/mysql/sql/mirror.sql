@@ -7,9 +7,9 @@ where bucket = ? and project_id = ? and room_id = ?;
 -- name: UpsertRoom :exec
 insert into mirror_room (
     bucket, project_id, room_id, epoch, source_json, content_sha256,
-    create_time, last_connection_time, organization_id, data, data_problem
+    create_time, last_connection_time, organization_id, data, data_problem, terms_sha256
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, sqlc.narg(data), ?)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, sqlc.narg(data), ?, sqlc.narg(terms_sha256))
 on duplicate key update
     epoch = values(epoch),
     source_json = values(source_json),
@@ -19,10 +19,17 @@ on duplicate key update
     organization_id = values(organization_id),
     data = values(data),
     data_problem = values(data_problem),
+    terms_sha256 = values(terms_sha256),
     delete_time = null;
 
+-- name: RoomTerms :many
+select term, create_time from mirror_room_term
+where bucket = ? and project_id = ? and room_id = ? and term > sqlc.arg(after)
+order by term
+limit ?;
+
 -- name: TombstoneRoom :exec
-update mirror_room set epoch = epoch + 1, delete_time = sqlc.arg(delete_time)
+update mirror_room set epoch = epoch + 1, delete_time = sqlc.arg(delete_time), terms_sha256 = null
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id);
 
 -- name: ShareRoom :one

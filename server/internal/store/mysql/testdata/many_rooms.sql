@@ -30,10 +30,38 @@ from (
     from numbers
 ) m;
 
+-- One room in a fourth of them has a status of its own, and one user many rooms.
+create table made_room (
+    n int primary key, bucket smallint not null, project_id varbinary(64) not null, room_id varbinary(512) not null,
+    at datetime(6) not null, user_id varbinary(512) not null, status varbinary(64) not null, half varbinary(64) not null
+);
+
+insert into made_room
+select n, bucket, project_id, room_id, at, user_id, if(n % (:rooms div 4) = 5, 'rare', 'common'), n % 2 from made;
+
 insert into mirror_room (
-    bucket, project_id, room_id, epoch, source_json, content_sha256, organization_id, data_problem, delete_time
+    bucket, project_id, room_id, epoch, source_json, content_sha256, organization_id, data_problem, create_time,
+    delete_time, terms_sha256
 )
-select bucket, project_id, room_id, 1, repeat('x', 300), '', '', '', if(n % 100 = 99, at, null) from made;
+select
+    bucket, project_id, room_id, 1,
+    concat(
+        '{"metadata":{"status":"', status, '","half":"', half, '"},"usersAccesses":{"', user_id,
+        '":["room:write"]},"x":"', repeat('x', 300), '"}'
+    ),
+    '', '', '', at, if(n % 100 = 99, at, null), ''
+from made_room;
+
+insert into mirror_room_term (bucket, project_id, room_id, term, create_time)
+select
+    bucket, project_id, room_id,
+    left(unhex(sha2(concat(
+        if(k.seq = 1, 0x01, if(k.seq = 4, 0x03, 0x02)),
+        unhex(sha2(if(k.seq = 2, 'status', if(k.seq = 3, 'half', '')), 256)),
+        if(k.seq = 2, status, if(k.seq = 3, half, if(k.seq = 4, user_id, '')))
+    ), 256)), 16),
+    at
+from made_room, (select seq from numbers where seq between 1 and 4) k;
 
 insert into mirror_document (
     bucket, project_id, room_id, kind, resource_id, epoch, content, content_sha256, size, derive_version, data_problem,

@@ -48,6 +48,28 @@ func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) 
 	return result.RowsAffected(), nil
 }
 
+const deleteRoomTerms = `-- name: DeleteRoomTerms :exec
+delete from mirror_room_term
+where bucket = $1 and project_id = $2 and room_id = $3 and term <> all($4::bytea[])
+`
+
+type DeleteRoomTermsParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+	Terms     [][]byte
+}
+
+func (q *Queries) DeleteRoomTerms(ctx context.Context, arg DeleteRoomTermsParams) error {
+	_, err := q.db.Exec(ctx, deleteRoomTerms,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Terms,
+	)
+	return err
+}
+
 const lockChild = `-- name: LockChild :one
 select
     s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.parked,
@@ -172,8 +194,64 @@ func (q *Queries) LockDocument(ctx context.Context, arg LockDocumentParams) (Loc
 	return i, err
 }
 
+const lockUnindexedRooms = `-- name: LockUnindexedRooms :many
+select room_id, source_json, create_time from mirror_room
+where bucket = $1 and project_id = $2 and room_id = any($3::text[])
+    and delete_time is null and (terms_sha256 is not distinct from content_sha256)::integer = 0
+order by room_id
+for update
+`
+
+type LockUnindexedRoomsParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomIds   []string
+}
+
+type LockUnindexedRoomsRow struct {
+	RoomID     string
+	SourceJson []byte
+	CreateTime pgtype.Timestamptz
+}
+
+func (q *Queries) LockUnindexedRooms(ctx context.Context, arg LockUnindexedRoomsParams) ([]LockUnindexedRoomsRow, error) {
+	rows, err := q.db.Query(ctx, lockUnindexedRooms, arg.Bucket, arg.ProjectID, arg.RoomIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LockUnindexedRoomsRow
+	for rows.Next() {
+		var i LockUnindexedRoomsRow
+		if err := rows.Scan(&i.RoomID, &i.SourceJson, &i.CreateTime); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const markRoomsIndexed = `-- name: MarkRoomsIndexed :exec
+update mirror_room set terms_sha256 = content_sha256
+where bucket = $1 and project_id = $2 and room_id = any($3::text[])
+`
+
+type MarkRoomsIndexedParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomIds   []string
+}
+
+func (q *Queries) MarkRoomsIndexed(ctx context.Context, arg MarkRoomsIndexedParams) error {
+	_, err := q.db.Exec(ctx, markRoomsIndexed, arg.Bucket, arg.ProjectID, arg.RoomIds)
+	return err
+}
+
 const tombstoneRoom = `-- name: TombstoneRoom :exec
-update mirror_room set epoch = epoch + 1, delete_time = $1
+update mirror_room set epoch = epoch + 1, delete_time = $1, terms_sha256 = null
 where bucket = $2 and project_id = $3 and room_id = $4
 `
 
@@ -192,6 +270,39 @@ func (q *Queries) TombstoneRoom(ctx context.Context, arg TombstoneRoomParams) er
 		arg.RoomID,
 	)
 	return err
+}
+
+const unindexedRooms = `-- name: UnindexedRooms :many
+select bucket, project_id, room_id from mirror_room
+where delete_time is null and (terms_sha256 is not distinct from content_sha256)::integer = 0
+order by bucket, project_id, room_id
+limit $1
+`
+
+type UnindexedRoomsRow struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+}
+
+func (q *Queries) UnindexedRooms(ctx context.Context, maxRows int32) ([]UnindexedRoomsRow, error) {
+	rows, err := q.db.Query(ctx, unindexedRooms, maxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UnindexedRoomsRow
+	for rows.Next() {
+		var i UnindexedRoomsRow
+		if err := rows.Scan(&i.Bucket, &i.ProjectID, &i.RoomID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const upsertDocument = `-- name: UpsertDocument :exec
@@ -255,11 +366,11 @@ func (q *Queries) UpsertDocument(ctx context.Context, arg UpsertDocumentParams) 
 const upsertRoom = `-- name: UpsertRoom :exec
 insert into mirror_room (
     bucket, project_id, room_id, epoch, source_json, content_sha256,
-    create_time, last_connection_time, organization_id, data, data_problem
+    create_time, last_connection_time, organization_id, data, data_problem, terms_sha256
 )
 values (
     $1, $2, $3, $4, $5, $6,
-    $7, $8, $9, $10, $11
+    $7, $8, $9, $10, $11, $6
 )
 on conflict (bucket, project_id, room_id) do update set
     epoch = excluded.epoch,
@@ -270,6 +381,7 @@ on conflict (bucket, project_id, room_id) do update set
     organization_id = excluded.organization_id,
     data = excluded.data,
     data_problem = excluded.data_problem,
+    terms_sha256 = excluded.terms_sha256,
     delete_time = null
 `
 
@@ -300,6 +412,32 @@ func (q *Queries) UpsertRoom(ctx context.Context, arg UpsertRoomParams) error {
 		arg.OrganizationID,
 		arg.Data,
 		arg.DataProblem,
+	)
+	return err
+}
+
+const upsertRoomTerms = `-- name: UpsertRoomTerms :exec
+insert into mirror_room_term (bucket, project_id, room_id, term, create_time)
+select $1, $2, $3, unnest($4::bytea[]), $5
+on conflict (bucket, project_id, room_id, term) do update set create_time = excluded.create_time
+where mirror_room_term.create_time <> excluded.create_time
+`
+
+type UpsertRoomTermsParams struct {
+	Bucket     int16
+	ProjectID  string
+	RoomID     string
+	Terms      [][]byte
+	CreateTime pgtype.Timestamptz
+}
+
+func (q *Queries) UpsertRoomTerms(ctx context.Context, arg UpsertRoomTermsParams) error {
+	_, err := q.db.Exec(ctx, upsertRoomTerms,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Terms,
+		arg.CreateTime,
 	)
 	return err
 }

@@ -1,11 +1,11 @@
 -- name: UpsertRoom :exec
 insert into mirror_room (
     bucket, project_id, room_id, epoch, source_json, content_sha256,
-    create_time, last_connection_time, organization_id, data, data_problem
+    create_time, last_connection_time, organization_id, data, data_problem, terms_sha256
 )
 values (
     @bucket, @project_id, @room_id, @epoch, @source_json, @content_sha256,
-    @create_time, @last_connection_time, @organization_id, @data, @data_problem
+    @create_time, @last_connection_time, @organization_id, @data, @data_problem, @content_sha256
 )
 on conflict (bucket, project_id, room_id) do update set
     epoch = excluded.epoch,
@@ -16,10 +16,38 @@ on conflict (bucket, project_id, room_id) do update set
     organization_id = excluded.organization_id,
     data = excluded.data,
     data_problem = excluded.data_problem,
+    terms_sha256 = excluded.terms_sha256,
     delete_time = null;
 
+-- name: DeleteRoomTerms :exec
+delete from mirror_room_term
+where bucket = @bucket and project_id = @project_id and room_id = @room_id and term <> all(@terms::bytea[]);
+
+-- name: UpsertRoomTerms :exec
+insert into mirror_room_term (bucket, project_id, room_id, term, create_time)
+select @bucket, @project_id, @room_id, unnest(@terms::bytea[]), @create_time
+on conflict (bucket, project_id, room_id, term) do update set create_time = excluded.create_time
+where mirror_room_term.create_time <> excluded.create_time;
+
+-- name: UnindexedRooms :many
+select bucket, project_id, room_id from mirror_room
+where delete_time is null and (terms_sha256 is not distinct from content_sha256)::integer = 0
+order by bucket, project_id, room_id
+limit @max_rows;
+
+-- name: LockUnindexedRooms :many
+select room_id, source_json, create_time from mirror_room
+where bucket = @bucket and project_id = @project_id and room_id = any(@room_ids::text[])
+    and delete_time is null and (terms_sha256 is not distinct from content_sha256)::integer = 0
+order by room_id
+for update;
+
+-- name: MarkRoomsIndexed :exec
+update mirror_room set terms_sha256 = content_sha256
+where bucket = @bucket and project_id = @project_id and room_id = any(@room_ids::text[]);
+
 -- name: TombstoneRoom :exec
-update mirror_room set epoch = epoch + 1, delete_time = @delete_time
+update mirror_room set epoch = epoch + 1, delete_time = @delete_time, terms_sha256 = null
 where bucket = @bucket and project_id = @project_id and room_id = @room_id;
 
 -- name: LockChild :one

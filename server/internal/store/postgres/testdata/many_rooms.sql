@@ -15,11 +15,42 @@ select
     end collate "C" as user_id
 from generate_series(1, :rooms) n;
 
-insert into mirror_room (
-    bucket, project_id, room_id, epoch, source_json, content_sha256, organization_id, delete_time
-)
-select bucket, project_id, room_id, 1, convert_to(repeat('x', 300), 'UTF8'), '', '', case when n % 100 = 99 then at end
+-- One room in a fourth of them has a status of its own, and one user many rooms.
+create unlogged table made_room as
+select
+    *, case when n % (:rooms / 4) = 5 then 'rare' else 'common' end as status, (n % 2)::text as half
 from made;
+
+insert into mirror_room (
+    bucket, project_id, room_id, epoch, source_json, content_sha256, organization_id, create_time, delete_time,
+    terms_sha256
+)
+select
+    bucket, project_id, room_id, 1,
+    convert_to(
+        json_build_object(
+            'metadata', json_build_object('status', status, 'half', half),
+            'usersAccesses', json_build_object(user_id, json_build_array('room:write')), 'x', repeat('x', 300)
+        )::text, 'UTF8'
+    ),
+    '', '', at, case when n % 100 = 99 then at end, ''
+from made_room;
+
+create function term_of(kind integer, name text, value text) returns bytea language sql immutable as
+    $$ select substring(sha256(set_byte('\x00', 0, kind) || sha256(convert_to(name, 'UTF8')) || convert_to(value, 'UTF8'))
+        from 1 for 16) $$;
+
+insert into mirror_room_term (bucket, project_id, room_id, term, create_time)
+select
+    bucket, project_id, room_id,
+    case k
+        when 1 then term_of(1, '', '')
+        when 2 then term_of(2, 'status', status)
+        when 3 then term_of(2, 'half', half)
+        else term_of(3, '', user_id)
+    end,
+    at
+from made_room, generate_series(1, 4) k;
 
 insert into mirror_document (
     bucket, project_id, room_id, kind, resource_id, epoch, content, content_sha256, size, derive_version

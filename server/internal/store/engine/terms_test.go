@@ -1,0 +1,213 @@
+package engine_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/engine"
+)
+
+// upsertBefore25 is how versions before schema 25 write a room.
+const upsertBefore25 = `insert into mirror_room (
+    bucket, project_id, room_id, epoch, source_json, content_sha256,
+    create_time, last_connection_time, organization_id, data, data_problem
+)
+values (?, ?, ?, 1, ?, ?, ?, null, '', null, '') `
+
+var onConflict22 = map[*dbtest.Engine]string{
+	dbtest.Postgres: `on conflict (bucket, project_id, room_id) do update set
+    epoch = excluded.epoch, source_json = excluded.source_json, content_sha256 = excluded.content_sha256,
+    create_time = excluded.create_time, delete_time = null`,
+	dbtest.MySQL: `on duplicate key update
+    epoch = values(epoch), source_json = values(source_json), content_sha256 = values(content_sha256),
+    create_time = values(create_time), delete_time = null`,
+}
+
+// latestBy returns the ids of the rooms with a value in their metadata, newest first.
+func latestBy(t *testing.T, s store.Store, value string) (ids []string) {
+	t.Helper()
+	rooms, err := s.LatestRooms(t.Context(), store.LatestRoomFilter{
+		Project: "default", Terms: store.SelectedBy(map[string]string{"n": value}, "", "", nil), Limit: 100,
+	})
+	if err != nil {
+		t.Fatalf("LatestRooms = %v", err)
+	}
+	for _, r := range rooms {
+		ids = append(ids, string(r.ID))
+	}
+	return ids
+}
+
+// A replica of the version before may write rooms while a new one reads them, in any way.
+// Lists have what is in the rooms, before and after they are indexed.
+func TestRoomsOfAnEarlierVersionAreListed(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Own(t)
+		s, db := open(t, engine.Config{URL: url}), e.Connect(t, url)
+		source := func(value string) []byte { return fmt.Appendf(nil, `{"metadata":{"n":"%s"}}`, value) }
+		before := func(id mirror.RoomID, value string, created time.Time) {
+			t.Helper()
+			r := mirror.Resource{Project: "default", Room: id}
+			mustExec(t, db, upsertBefore25+onConflict22[e], r.Bucket(), []byte("default"), []byte(id), source(value),
+				[]byte(strings.Repeat(value, 32)), created)
+		}
+		now := func(id mirror.RoomID, value string, created time.Time) {
+			t.Helper()
+			r := mirror.Resource{Project: "default", Room: id, Kind: mirror.KindRoom}
+			if _, err := s.Request(t.Context(), requestsFor(r), testTime); err != nil {
+				t.Fatalf("Request = %v", err)
+			}
+			lease, err := s.Claim(t.Context(), r, [16]byte{1}, testTime, time.Minute)
+			if err == nil {
+				_, err = s.ApplyRoom(t.Context(), lease, mirror.RoomContent{
+					FetchTime: testTime, Source: source(value), CreateTime: created,
+				}, testTime, 0)
+			}
+			if err != nil {
+				t.Fatalf("ApplyRoom = %v", err)
+			}
+		}
+		want := func(when, value string, ids ...string) {
+			t.Helper()
+			if d := cmp.Diff(ids, latestBy(t, s, value)); d != "" {
+				t.Errorf("rooms with %q %s (-want +got):\n%s", value, when, d)
+			}
+		}
+		now("changed", "1", testTime)
+		now("kept", "1", testTime)
+		now("anew", "1", testTime)
+		before("changed", "2", testTime)
+		before("new", "1", testTime.Add(-time.Second))
+		before("anew", "1", testTime.Add(time.Second)) // it was deleted, and has another time
+		for _, when := range []string{"written by the version before", "indexed"} {
+			want(when, "1", "anew", "kept", "new")
+			want(when, "2", "changed")
+			n, err := store.IndexAll(t.Context(), s, nil)
+			if left := map[bool]int{true: 3, false: 0}[when != "indexed"]; err != nil || n != left {
+				t.Fatalf("IndexAll = %d, %v; want %d", n, err, left)
+			}
+		}
+		// The index by itself has it all now: nothing is looked at beside it.
+		stored := value[int](t, db, "select count(*) from mirror_room where terms_sha256 = content_sha256")
+		terms := value[int](t, db, "select count(*) from mirror_room_term")
+		if stored != 4 || terms != 8 {
+			t.Errorf("rooms that are indexed = %d, terms = %d; want 4 of two each", stored, terms)
+		}
+		// Deleted by this version, and back by the version before with the same bytes.
+		r := mirror.Resource{Project: "default", Room: "kept"}
+		mustExec(t, db, "update mirror_room set terms_sha256 = null, delete_time = ? where room_id = ?", testTime,
+			[]byte("kept"))
+		mustExec(t, db, "delete from mirror_room_term where room_id = ?", []byte("kept"))
+		mustExec(t, db, "update mirror_room set delete_time = null where bucket = ? and room_id = ?", r.Bucket(),
+			[]byte("kept"))
+		want("that are back", "1", "anew", "kept", "new")
+	})
+}
+
+// Migrate indexes the rooms that are there, in pieces, and can be cut off: the next one goes
+// on. A list of too many that are not indexed says so.
+func TestMigrateIndexesRooms(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Own(t)
+		db := e.Connect(t, url)
+		s := open(t, engine.Config{URL: url})
+		const rooms = 5100
+		var rest []string
+		var args []any
+		insert := func() {
+			t.Helper()
+			mustExec(t, db, "insert into mirror_room (bucket, project_id, room_id, epoch, source_json, content_sha256, "+
+				"create_time, organization_id, data_problem) values "+strings.Join(rest, ", "), args...)
+			rest, args = nil, nil
+		}
+		for n := range rooms {
+			id := mirror.RoomID(fmt.Sprint("room ", n))
+			r := mirror.Resource{Project: "default", Room: id}
+			rest = append(rest, "(?, 'default', ?, 1, ?, ?, ?, '', '')")
+			args = append(args, r.Bucket(), []byte(id), fmt.Appendf(nil, `{"metadata":{"n":"%d"}}`, n),
+				[]byte(strings.Repeat("h", 32)), testTime)
+			if len(rest) == 500 {
+				insert()
+			}
+		}
+		insert()
+		_, err := s.LatestRooms(t.Context(), store.LatestRoomFilter{Project: "default", Limit: 1})
+		if err == nil || !strings.Contains(err.Error(), store.ErrNotIndexed.Error()) {
+			t.Fatalf("LatestRooms of what is not indexed = %v; want %v", err, store.ErrNotIndexed)
+		}
+		// A few more and the process was cut off.
+		if n, err := s.IndexRooms(t.Context(), 200); err != nil || n == 0 {
+			t.Fatalf("IndexRooms = %d, %v; want some", n, err)
+		}
+		if log := migrate(t, url); !strings.Contains(log, "rooms indexed for lists") {
+			t.Fatalf("log of Migrate = %q; want it to tell of the rooms", log)
+		}
+		if log := migrate(t, url); strings.Contains(log, "indexed") {
+			t.Fatalf("log of the second Migrate = %q; want nothing done", log)
+		}
+		if n := value[int](t, db, "select count(*) from mirror_room_term"); n != 2*rooms {
+			t.Fatalf("terms = %d; want 2 of each room", n)
+		}
+		if got := latestBy(t, s, "4711"); !cmp.Equal(got, []string{"room 4711"}) {
+			t.Fatalf("LatestRooms = %q; want one", got)
+		}
+	})
+}
+
+// While somebody reads the table of rooms for long, migration 25 lets others write to it.
+func TestIndexOfRoomsHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Own(t)
+		db := e.Connect(t, url)
+		drop := []string{"drop index mirror_room_unindexed", "alter table mirror_room drop column terms_sha256"}
+		if e == dbtest.MySQL {
+			drop = []string{
+				"alter table mirror_room drop key mirror_room_unindexed", "alter table mirror_room drop column is_indexed",
+				"alter table mirror_room drop column terms_sha256",
+			}
+		}
+		for _, query := range append(drop, "drop table mirror_room_term",
+			"delete from mirror_schema_version where version_id >= 25") {
+			mustExec(t, db, query)
+		}
+		reader, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatalf("BeginTx = %v", err)
+		}
+		defer func() { _ = reader.Rollback() }() // it has been, unless the test has failed
+		var n int
+		if err := reader.QueryRowContext(t.Context(), "select count(*) from mirror_room").Scan(&n); err != nil {
+			t.Fatalf("count rooms = %v", err)
+		}
+		log := new(journal)
+		done := make(chan error, 1)
+		go func() { done <- engine.Migrate(t.Context(), url, log.logger()) }()
+		patience := time.After(time.Minute)
+		for !strings.Contains(log.String(), "a migration waits") {
+			select {
+			case <-patience:
+				t.Fatalf("Migrate beside a reader said %q; want it to give way to others, and say that it waits", log.String())
+			case err := <-done:
+				t.Fatalf("Migrate = %v beside a reader, having said %q; want it to wait", err, log.String())
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		mustExec(t, db, "delete from mirror_room where project_id = 'none'") // as an apply, it needs the table
+		if err := reader.Rollback(); err != nil {
+			t.Fatalf("Rollback = %v", err)
+		}
+		if err := <-done; err != nil {
+			t.Fatalf("Migrate = %v", err)
+		}
+	})
+}

@@ -1,0 +1,37 @@
+package storetest
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+)
+
+type firstTerm struct{ base }
+
+func (m *firstTerm) LatestRooms(ctx context.Context, f store.LatestRoomFilter) ([]mirror.Room, error) {
+	f.Terms = f.Terms[:min(1, len(f.Terms))]
+	return m.Store.LatestRooms(ctx, f)
+}
+
+type oldestRooms struct{ base }
+
+func (m *oldestRooms) LatestRooms(ctx context.Context, f store.LatestRoomFilter) ([]mirror.Room, error) {
+	rooms, err := m.Store.LatestRooms(ctx, f)
+	slices.Reverse(rooms)
+	return rooms, err
+}
+
+type leavesUnindexed struct{ base }
+
+func (m *leavesUnindexed) ApplyRoom(ctx context.Context, lease mirror.Lease, room mirror.RoomContent, now time.Time,
+	settle time.Duration,
+) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
+	if err == nil {
+		_, err = m.d.sql.Exec(ctx, "update mirror_room set terms_sha256 = null")
+	}
+	return applied, err
+}

@@ -1,0 +1,190 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
+
+// TermKind says what a [RoomTerm] is about. The values are in stored hashes.
+type TermKind byte
+
+// The kinds of term.
+const (
+	// TermRoom is the one term that every room has.
+	TermRoom TermKind = 1
+	// TermMetadata is a string in a room's metadata. Lists of strings are none: Liveblocks'
+	// queries do not find them.
+	TermMetadata TermKind = 2
+	// TermUser and TermGroup are a user or a group with access of its own to a room. What
+	// everybody may do is not counted, and neither is an empty list, which takes access away.
+	TermUser  TermKind = 3
+	TermGroup TermKind = 4
+	// TermOrganization is the organization of a room.
+	TermOrganization TermKind = 5
+)
+
+// RoomTerm is a property by which lists select rooms.
+type RoomTerm struct {
+	Kind TermKind
+	// Name is the key in the metadata; empty for other kinds.
+	Name  string
+	Value string
+}
+
+// termHash identifies a term in mirror_room_term. Terms can be of any length, keys of
+// indexes cannot.
+const termHash = 16
+
+// Hash returns what is stored of a term.
+func (t RoomTerm) Hash() []byte {
+	h := sha256.New()
+	h.Write([]byte{byte(t.Kind)})
+	name := sha256.Sum256([]byte(t.Name))
+	h.Write(name[:])
+	h.Write([]byte(t.Value))
+	return h.Sum(nil)[:termHash]
+}
+
+// RoomTerms returns the terms of a room, without duplicates. They depend on its source
+// alone.
+func RoomTerms(source []byte) []RoomTerm {
+	terms := []RoomTerm{{Kind: TermRoom}}
+	room, err := rawjson.Parse(source)
+	if err != nil {
+		return terms
+	}
+	organization := room.Get("organizationId").Exact()
+	if organization == "" {
+		organization = room.Get("tenantId").Exact() // its old name
+	}
+	if organization != "" {
+		terms = append(terms, RoomTerm{Kind: TermOrganization, Value: organization})
+	}
+	for name, v := range last(room.Get("metadata")) {
+		if v.IsString() {
+			terms = append(terms, RoomTerm{Kind: TermMetadata, Name: name, Value: v.Exact()})
+		}
+	}
+	for kind, accesses := range map[TermKind]string{TermUser: "usersAccesses", TermGroup: "groupsAccesses"} {
+		for id, scopes := range last(room.Get(accesses)) {
+			for range scopes.Elements() {
+				terms = append(terms, RoomTerm{Kind: kind, Value: id})
+				break
+			}
+		}
+	}
+	return terms
+}
+
+// last returns the members of an object, of duplicates the last.
+func last(v rawjson.Value) map[string]rawjson.Value {
+	members := make(map[string]rawjson.Value)
+	for name, member := range v.Members() {
+		members[name] = member
+	}
+	return members
+}
+
+// RoomTermHashes returns what is stored of the terms of a room, in order.
+func RoomTermHashes(source []byte) [][]byte {
+	terms := RoomTerms(source)
+	hashes := make([][]byte, len(terms))
+	for i, t := range terms {
+		hashes[i] = t.Hash()
+	}
+	slices.SortFunc(hashes, slices.Compare[[]byte])
+	return hashes
+}
+
+// ListTime is the time by which lists order a room: those without a time of creation come
+// last.
+func ListTime(created time.Time) time.Time {
+	if created.IsZero() {
+		return time.Unix(0, 0).UTC()
+	}
+	return created
+}
+
+// LatestRoomFilter selects rooms.
+type LatestRoomFilter struct {
+	Project mirror.ProjectID
+	Rooms   Prefixes
+	Prefix  string
+	// Terms select rooms that have at least one of each list.
+	Terms [][]RoomTerm
+	// AfterTime and AfterID are the ListTime and the id of the last room of the previous page.
+	AfterTime time.Time
+	AfterID   mirror.RoomID
+	Limit     int
+}
+
+// Within reports whether a room with this id can be selected.
+func (f LatestRoomFilter) Within(id mirror.RoomID) bool {
+	return f.Rooms.Select(id) && strings.HasPrefix(string(id), f.Prefix)
+}
+
+// Selects reports whether a room is selected, wherever the page begins.
+func (f LatestRoomFilter) Selects(id mirror.RoomID, source []byte) bool {
+	if !f.Within(id) || len(f.Terms) == 0 {
+		return f.Within(id)
+	}
+	have := RoomTerms(source)
+	return !slices.ContainsFunc(f.Terms, func(some []RoomTerm) bool {
+		return !slices.ContainsFunc(some, func(t RoomTerm) bool { return slices.Contains(have, t) })
+	})
+}
+
+// SelectedBy returns the terms of rooms that have all strings in their metadata, are of an
+// organization, and to which a user or one of the groups has access of its own. What is empty
+// selects all rooms.
+func SelectedBy(metadata map[string]string, organization, user string, groups []string) (terms [][]RoomTerm) {
+	for _, name := range slices.Sorted(maps.Keys(metadata)) {
+		terms = append(terms, []RoomTerm{{Kind: TermMetadata, Name: name, Value: metadata[name]}})
+	}
+	if organization != "" {
+		terms = append(terms, []RoomTerm{{Kind: TermOrganization, Value: organization}})
+	}
+	var access []RoomTerm
+	if user != "" {
+		access = append(access, RoomTerm{Kind: TermUser, Value: user})
+	}
+	for _, id := range groups {
+		access = append(access, RoomTerm{Kind: TermGroup, Value: id})
+	}
+	if len(access) > 0 {
+		terms = append(terms, access)
+	}
+	return terms
+}
+
+// Indexer is the part of [Mirror] that indexes rooms.
+type Indexer interface {
+	IndexRooms(ctx context.Context, limit int) (int, error)
+}
+
+// indexPiece is how many rooms are indexed together.
+const indexPiece = 100
+
+// IndexAll indexes all rooms that are not, some at a time, with pauses, and returns how many
+// they were. told, if set, is called after each piece.
+func IndexAll(ctx context.Context, m Indexer, told func(rooms int)) (rooms int, err error) {
+	for pace := (pace{}); ; {
+		if err := pace.pause(ctx); err != nil {
+			return rooms, err
+		}
+		n, err := m.IndexRooms(ctx, indexPiece)
+		if rooms += n; err != nil || n == 0 {
+			return rooms, err
+		}
+		if told != nil {
+			told(rooms)
+		}
+	}
+}
