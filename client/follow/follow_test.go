@@ -294,7 +294,8 @@ func TestUnknownToken(t *testing.T) {
 				} else if !known {
 					want = "[1 2]"
 				}
-				if fmt.Sprint(seen) != want || took > upgrade+longestPause || failed < 20 ||
+				// One pause comes before the last try, and one before it begins again.
+				if fmt.Sprint(seen) != want || took > upgrade+2*longestPause || failed < 20 ||
 					errors.Is(err, errStop) != (known || snapshot) || TokenGone(err) == (known || snapshot) {
 					t.Errorf("Run = %v after %v and %d failures, %v; want %v, snapshot %t", err, took, failed, seen, want, snapshot)
 				}
