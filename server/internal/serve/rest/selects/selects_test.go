@@ -328,6 +328,7 @@ func serve(s store.Store) http.Handler {
 		State: func(context.Context, mirror.Resource) (mirror.Task, bool, error) {
 			return mirror.Task{State: mirror.TaskDone, FetchTime: noon}, true, nil
 		},
+		Unfetched: func(context.Context, mirror.Resource) (bool, error) { return false, nil },
 		WarnAfter: time.Hour, Memory: 64 << 20, Now: time.Now, Logger: slog.New(slog.DiscardHandler),
 	})
 }
