@@ -201,7 +201,7 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Stop": true, "Event": true,
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
 		"forgetProjectsSQL": true, "eventsOfRoomSQL": true, "IdentifyFeed": true, "FeedProjects": true,
-		"ForgetFeed": true, "Heads": true, "Earliest": true, "Oldest": true,
+		"ForgetFeed": true, "Heads": true, "Earliest": true, "Oldest": true, "LatestRooms": true, "unindexedSQL": true,
 	}
 	for _, t := range store.AgingTables {
 		overProject["agedSQL of "+string(t)] = true
