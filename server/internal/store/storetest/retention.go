@@ -237,8 +237,9 @@ func expiryBeforeRebirth(e *env) {
 func expiryBesideRebirth(e *env) {
 	const rounds = 12
 	working, stop := context.WithCancel(e.ctx())
-	defer stop()
 	var others sync.WaitGroup
+	defer others.Wait() // also when the case fails
+	defer stop()
 	var expired atomic.Int64
 	expireSome := func(s store.Store, table store.Aging) error {
 		out, err := s.Expire(e.ctx(), store.Expiry{
@@ -547,8 +548,9 @@ func expiryBesideWork(e *env) {
 	}
 
 	working, stop := context.WithCancel(e.ctx())
-	defer stop()
 	var others sync.WaitGroup
+	defer others.Wait() // also when the case fails
+	defer stop()
 	for _, s := range stores {
 		others.Go(func() {
 			for working.Err() == nil {
