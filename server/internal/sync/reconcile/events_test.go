@@ -22,7 +22,7 @@ import (
 var copies = []string{
 	"mirror_active_user", "mirror_comment", "mirror_comment_attachment", "mirror_comment_mention",
 	"mirror_comment_reaction",
-	"mirror_document", "mirror_notification", "mirror_room", "mirror_thread", "mirror_user_session",
+	"mirror_document", "mirror_notification", "mirror_room", "mirror_room_term", "mirror_thread", "mirror_user_session",
 }
 
 // Each event changes the rows of the tables that docs/EVENTS.md names, and of no
