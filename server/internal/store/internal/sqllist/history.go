@@ -81,11 +81,11 @@ func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Even
 	})
 }
 
-// LastEvents reads one entry of an index for each type.
+// LastEvents reads one entry of an index for each type. The times are columns, for the
+// reason that [Reader.Oldest] has.
 func (r *Reader) LastEvents(ctx context.Context, project mirror.ProjectID, types []string) (mirror.LastEvents, error) {
 	latest := func(n int) string {
-		return "select " + strconv.Itoa(n) + `, (select e.receive_time from mirror_event e
-`
+		return "(select " + strconv.Itoa(n) + ", e.receive_time from mirror_event e\n"
 	}
 	const first = "\n    order by e.receive_time desc limit 1)"
 	s := r.query(latest(0)+"where e.project_id = ?"+first, project)

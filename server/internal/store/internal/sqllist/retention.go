@@ -9,7 +9,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
-// Oldest reads one entry of an index for each table.
+// Oldest reads one entry of an index for each table. The times are columns: the value of a
+// subquery comes from Vitess as text where it does not know its type, as for a while after
+// the table was made.
 func (r *Reader) Oldest(ctx context.Context, project mirror.ProjectID) (map[store.Aging]time.Time, error) {
 	s := r.query("")
 	for i, table := range store.AgingTables {
@@ -24,7 +26,7 @@ func (r *Reader) Oldest(ctx context.Context, project mirror.ProjectID) (map[stor
 		if len(c.Parts) > 0 {
 			only += " and " + at + " is not null"
 		}
-		s.add("select "+strconv.Itoa(i)+", (select "+at+" from "+string(table)+" t"+r.by(c.Index)+
+		s.add("(select "+strconv.Itoa(i)+", "+at+" from "+string(table)+" t"+r.by(c.Index)+
 			"where t.project_id = ?"+only+"\n    order by "+at+" limit 1)", project)
 	}
 	oldest := make(map[store.Aging]time.Time)
