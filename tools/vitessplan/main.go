@@ -30,6 +30,9 @@ type Plan struct {
 	Steps []string `json:"steps,omitempty"`
 	// Joined means that the gateway runs one of them for each row of another.
 	Joined bool `json:"joined,omitempty"`
+	// Pulled means that the gateway puts the value of a subquery into the statement, as text of
+	// no type if its schema tracking does not know the column (yet).
+	Pulled bool `json:"pulled,omitempty"`
 	// Error says why there is no plan.
 	Error string `json:"error,omitempty"`
 }
@@ -86,6 +89,8 @@ func plan(w *vschemawrapper.VSchemaWrapper, text string) Plan {
 			switch d.OperatorType {
 			case "Join":
 				p.Joined = true
+			case "UncorrelatedSubquery":
+				p.Pulled = p.Pulled || d.Variant == "PulloutValue"
 			case "Insert", "Update", "Delete": // with inputs or without
 				p.Steps = append(p.Steps, d.OperatorType+" "+d.Variant)
 			default:
