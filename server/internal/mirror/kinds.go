@@ -167,6 +167,7 @@ var kinds = [...]Traits{
 		Title: "thread", List: "list of all threads", Source: "`GET …/threads/{threadId}`, `GET …/threads`",
 		Tables: []string{
 			"mirror_thread", "mirror_comment", "mirror_comment_reaction", "mirror_comment_attachment", "mirror_comment_mention",
+			"mirror_thread_term",
 		},
 	},
 	KindActiveUsers: {

@@ -44,6 +44,9 @@ const (
 	sourceColumn = "source_json"
 	// problemColumn is the column of a head that says which JSON is not stored.
 	problemColumn = "data_problem"
+	// indexedColumn is the column of a head with its hash as of the rows of tables that are
+	// an Index.
+	indexedColumn = "terms_sha256"
 )
 
 // ItemTable is a table with rows of items.
@@ -55,6 +58,10 @@ type ItemTable struct {
 	Key int
 	// Refused precedes the reason why the JSON of a row is not stored.
 	Refused string
+	// Index means that only lists read the rows. Versions of the service that do not know
+	// the table leave them as they are, so they are those of the item only if its head has
+	// the same hash in the indexedColumn.
+	Index bool
 }
 
 // HasDigest reports whether rows can change without changing their key.
@@ -321,6 +328,9 @@ func Differs(kind *ItemKind, want, stored Item) string {
 		return what
 	}
 	for p, table := range kind.Parts {
+		if table.Index && !stored.indexed(kind, problems) {
+			continue
+		}
 		rows, wanted := make(map[string][]any), make(map[string]bool)
 		for _, row := range stored.Parts[p] {
 			rows[table.keyOf(row)] = row.Values
@@ -342,6 +352,14 @@ func Differs(kind *ItemKind, want, stored Item) string {
 	return ""
 }
 
+// indexed reports whether rows of an index have to be those of the item. They need not if an
+// earlier version of the service has written it, which lists know, or if the JSON that they
+// are made from is not stored: then lists do not find it.
+func (i Item) indexed(kind *ItemKind, problems string) bool {
+	as, _ := i.Head[slices.Index(kind.Head.Columns, Column{indexedColumn, ColumnBytes})].([]byte)
+	return bytes.Equal(as, i.SHA256[:]) && !strings.Contains(problems, kind.Head.Refused)
+}
+
 // keyOf returns the key of a row among those of its item.
 func (t ItemTable) keyOf(row Row) string {
 	key := make([]string, t.Key)
@@ -352,12 +370,14 @@ func (t ItemTable) keyOf(row Row) string {
 }
 
 // differs returns how a row as stored differs, or "". JSON may be missing if problems,
-// which are those of the item, have a reason. They are not compared.
+// which are those of the item, have a reason. They are not compared, and neither is what
+// tells whether the item is indexed.
 func (t ItemTable) differs(want, stored []any, problems string) string {
 	for c, column := range t.Columns {
 		data, isBytes := stored[c].([]byte)
 		refused := isBytes && data == nil && t.Refused != "" && strings.Contains(problems, t.Refused)
-		if column.Name != problemColumn && !refused && !column.same(want[c], stored[c]) {
+		told := column.Name == problemColumn || column.Name == indexedColumn
+		if !told && !refused && !column.same(want[c], stored[c]) {
 			return "the column " + column.Name + " of " + t.Name + " does not match the copy"
 		}
 	}

@@ -157,4 +157,16 @@ func TestDiffers(t *testing.T) {
 			t.Errorf("%s: Differs = %q; want %q", name, got, c.want)
 		}
 	}
+	// The rows of an index count if the thread says that they are its own.
+	terms, head := len(kind.Parts)-1, len(kind.Head.Columns)-1
+	stored := thread(func(*mirror.Thread) {})
+	stored.Parts[terms] = nil
+	want := "a row of mirror_thread_term is missing"
+	if got := store.Differs(kind, thread(func(*mirror.Thread) {}), stored); got != want {
+		t.Errorf("Differs without terms = %q; want %q", got, want)
+	}
+	stored.Head[head] = []byte(nil)
+	if got := store.Differs(kind, thread(func(*mirror.Thread) {}), stored); got != "" {
+		t.Errorf("Differs of a thread that is not indexed = %q; want nothing", got)
+	}
 }

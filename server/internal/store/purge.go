@@ -11,11 +11,11 @@ var RoomTables = slices.Concat([]string{"mirror_unfolded_event"}, contentTables,
 	[]string{"mirror_user_session", "mirror_notification"})
 
 // contentTables are those of them with what is deleted with its room. The others have what
-// was told by events. Threads come after their comments, which have no epoch: if the room
-// comes back meanwhile, the threads that are left tell which comments are to go.
+// was told by events. Threads come after their comments and terms, which have no epoch: if the
+// room comes back meanwhile, the threads that are left tell which of these are to go.
 var contentTables = []string{
 	"mirror_document", "mirror_comment_reaction", "mirror_comment_attachment", "mirror_comment_mention",
-	"mirror_comment", "mirror_thread", "mirror_active_user", "mirror_room_term",
+	"mirror_comment", "mirror_thread_term", "mirror_thread", "mirror_active_user", "mirror_room_term",
 }
 
 // Purged is what takes the place of the JSON of a room and the bodies of its events.

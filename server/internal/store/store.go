@@ -450,6 +450,10 @@ type Mirror interface {
 	// before schema 25 do not. Lists do not depend on it: they look at such rooms one by
 	// one, as long as there are few.
 	IndexRooms(ctx context.Context, limit int) (int, error)
+
+	// IndexThreads is IndexRooms for threads, whose terms versions before schema 26 do not
+	// write.
+	IndexThreads(ctx context.Context, limit int) (int, error)
 }
 
 // Sweeps stores the progress of sweeps.

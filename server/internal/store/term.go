@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"maps"
 	"slices"
 	"strings"
@@ -12,15 +13,15 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
 
-// TermKind says what a [RoomTerm] is about. The values are in stored hashes.
+// TermKind says what a [Term] is about. The values are in stored hashes.
 type TermKind byte
 
 // The kinds of term.
 const (
 	// TermRoom is the one term that every room has.
 	TermRoom TermKind = 1
-	// TermMetadata is a string in a room's metadata. Lists of strings are none: Liveblocks'
-	// queries do not find them.
+	// TermMetadata is a string in a room's metadata, or any value in a thread's as
+	// [MetadataText] has it. Lists of strings are none: Liveblocks' queries do not find them.
 	TermMetadata TermKind = 2
 	// TermUser and TermGroup are a user or a group with access of its own to a room. What
 	// everybody may do is not counted, and neither is an empty list, which takes access away.
@@ -30,20 +31,20 @@ const (
 	TermOrganization TermKind = 5
 )
 
-// RoomTerm is a property by which lists select rooms.
-type RoomTerm struct {
+// Term is a property by which lists select rooms or threads.
+type Term struct {
 	Kind TermKind
 	// Name is the key in the metadata; empty for other kinds.
 	Name  string
 	Value string
 }
 
-// termHash identifies a term in mirror_room_term. Terms can be of any length, keys of
-// indexes cannot.
+// termHash identifies a term in mirror_room_term and mirror_thread_term. Terms can be of any
+// length, keys of indexes cannot.
 const termHash = 16
 
 // Hash returns what is stored of a term.
-func (t RoomTerm) Hash() []byte {
+func (t Term) Hash() []byte {
 	h := sha256.New()
 	h.Write([]byte{byte(t.Kind)})
 	name := sha256.Sum256([]byte(t.Name))
@@ -52,10 +53,31 @@ func (t RoomTerm) Hash() []byte {
 	return h.Sum(nil)[:termHash]
 }
 
+// ThreadTerm returns what is stored of a term of threads: a value in their metadata, as
+// [MetadataText] has it.
+func ThreadTerm(name, value string) string {
+	return hex.EncodeToString(Term{Kind: TermMetadata, Name: name, Value: value}.Hash())
+}
+
+// ThreadTerms returns what is stored of the terms of a thread, in order and without
+// duplicates, given its [MetadataText].
+func ThreadTerms(metadataText []byte) []string {
+	metadata, err := rawjson.Parse(metadataText)
+	if err != nil {
+		return nil // none is stored
+	}
+	var terms []string
+	for name, v := range metadata.Members() {
+		terms = append(terms, ThreadTerm(name, v.Exact()))
+	}
+	slices.Sort(terms)
+	return slices.Compact(terms)
+}
+
 // RoomTerms returns the terms of a room, without duplicates. They depend on its source
 // alone.
-func RoomTerms(source []byte) []RoomTerm {
-	terms := []RoomTerm{{Kind: TermRoom}}
+func RoomTerms(source []byte) []Term {
+	terms := []Term{{Kind: TermRoom}}
 	room, err := rawjson.Parse(source)
 	if err != nil {
 		return terms
@@ -65,17 +87,17 @@ func RoomTerms(source []byte) []RoomTerm {
 		organization = room.Get("tenantId").Exact() // its old name
 	}
 	if organization != "" {
-		terms = append(terms, RoomTerm{Kind: TermOrganization, Value: organization})
+		terms = append(terms, Term{Kind: TermOrganization, Value: organization})
 	}
 	for name, v := range last(room.Get("metadata")) {
 		if v.IsString() {
-			terms = append(terms, RoomTerm{Kind: TermMetadata, Name: name, Value: v.Exact()})
+			terms = append(terms, Term{Kind: TermMetadata, Name: name, Value: v.Exact()})
 		}
 	}
 	for kind, accesses := range map[TermKind]string{TermUser: "usersAccesses", TermGroup: "groupsAccesses"} {
 		for id, scopes := range last(room.Get(accesses)) {
 			for range scopes.Elements() {
-				terms = append(terms, RoomTerm{Kind: kind, Value: id})
+				terms = append(terms, Term{Kind: kind, Value: id})
 				break
 			}
 		}
@@ -118,7 +140,7 @@ type LatestRoomFilter struct {
 	Rooms   Prefixes
 	Prefix  string
 	// Terms select rooms that have at least one of each list.
-	Terms [][]RoomTerm
+	Terms [][]Term
 	// AfterTime and AfterID are the ListTime and the id of the last room of the previous page.
 	AfterTime time.Time
 	AfterID   mirror.RoomID
@@ -136,27 +158,27 @@ func (f LatestRoomFilter) Selects(id mirror.RoomID, source []byte) bool {
 		return f.Within(id)
 	}
 	have := RoomTerms(source)
-	return !slices.ContainsFunc(f.Terms, func(some []RoomTerm) bool {
-		return !slices.ContainsFunc(some, func(t RoomTerm) bool { return slices.Contains(have, t) })
+	return !slices.ContainsFunc(f.Terms, func(some []Term) bool {
+		return !slices.ContainsFunc(some, func(t Term) bool { return slices.Contains(have, t) })
 	})
 }
 
 // SelectedBy returns the terms of rooms that have all strings in their metadata, are of an
 // organization, and to which a user or one of the groups has access of its own. What is empty
 // selects all rooms.
-func SelectedBy(metadata map[string]string, organization, user string, groups []string) (terms [][]RoomTerm) {
+func SelectedBy(metadata map[string]string, organization, user string, groups []string) (terms [][]Term) {
 	for _, name := range slices.Sorted(maps.Keys(metadata)) {
-		terms = append(terms, []RoomTerm{{Kind: TermMetadata, Name: name, Value: metadata[name]}})
+		terms = append(terms, []Term{{Kind: TermMetadata, Name: name, Value: metadata[name]}})
 	}
 	if organization != "" {
-		terms = append(terms, []RoomTerm{{Kind: TermOrganization, Value: organization}})
+		terms = append(terms, []Term{{Kind: TermOrganization, Value: organization}})
 	}
-	var access []RoomTerm
+	var access []Term
 	if user != "" {
-		access = append(access, RoomTerm{Kind: TermUser, Value: user})
+		access = append(access, Term{Kind: TermUser, Value: user})
 	}
 	for _, id := range groups {
-		access = append(access, RoomTerm{Kind: TermGroup, Value: id})
+		access = append(access, Term{Kind: TermGroup, Value: id})
 	}
 	if len(access) > 0 {
 		terms = append(terms, access)
@@ -164,27 +186,42 @@ func SelectedBy(metadata map[string]string, organization, user string, groups []
 	return terms
 }
 
-// Indexer is the part of [Mirror] that indexes rooms.
+// Indexer is the part of [Mirror] that indexes rooms and threads.
 type Indexer interface {
 	IndexRooms(ctx context.Context, limit int) (int, error)
+	IndexThreads(ctx context.Context, limit int) (int, error)
 }
 
-// indexPiece is how many rooms are indexed together.
+// indexPiece is how many rooms or threads are indexed together.
 const indexPiece = 100
 
-// IndexAll indexes all rooms that are not, some at a time, with pauses, and returns how many
-// they were. told, if set, is called after each piece.
-func IndexAll(ctx context.Context, m Indexer, told func(rooms int)) (rooms int, err error) {
-	for pace := (pace{}); ; {
-		if err := pace.pause(ctx); err != nil {
-			return rooms, err
-		}
-		n, err := m.IndexRooms(ctx, indexPiece)
-		if rooms += n; err != nil || n == 0 {
-			return rooms, err
-		}
-		if told != nil {
-			told(rooms)
+// Indexed counts what [IndexAll] has indexed.
+type Indexed struct{ Rooms, Threads int }
+
+// IndexAll indexes all rooms and threads that are not, some at a time, with pauses, and
+// returns how many they were. told, if set, is called after each piece.
+func IndexAll(ctx context.Context, m Indexer, told func(Indexed)) (Indexed, error) {
+	var done Indexed
+	var pace pace
+	for _, kind := range []struct {
+		index func(ctx context.Context, limit int) (int, error)
+		done  *int
+	}{{m.IndexRooms, &done.Rooms}, {m.IndexThreads, &done.Threads}} {
+		for {
+			if err := pace.pause(ctx); err != nil {
+				return done, err
+			}
+			n, err := kind.index(ctx, indexPiece)
+			if *kind.done += n; err != nil {
+				return done, err
+			}
+			if n == 0 {
+				break
+			}
+			if told != nil {
+				told(done)
+			}
 		}
 	}
+	return done, nil
 }

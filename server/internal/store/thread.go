@@ -23,6 +23,7 @@ var threadKind = &ItemKind{
 		{"metadata_text", ColumnJSON},
 		{"comment_count", ColumnInt},
 		{problemColumn, ColumnText},
+		{indexedColumn, ColumnBytes},
 	}},
 	Parts: []ItemTable{
 		{Name: "mirror_comment", Key: 1, Refused: "JSON of a comment is ", Columns: []Column{
@@ -50,16 +51,18 @@ var threadKind = &ItemKind{
 		{Name: "mirror_comment_mention", Key: 4, Columns: []Column{
 			{"comment_id", ColumnID}, {"kind", ColumnID}, {"mentioned_id", ColumnID}, {"via_group", ColumnID},
 		}},
+		{Name: "mirror_thread_term", Key: 1, Index: true, Columns: []Column{{"term", ColumnID}}},
 	},
 }
 
 // ThreadItem returns a thread, as package thread reads it, as it is stored.
 func ThreadItem(t mirror.Thread) Item {
+	text := MetadataText(t.Metadata)
 	head := []any{
-		t.Source, t.CreateTime, t.UpdateTime, t.Resolved, t.Visibility, t.Metadata, MetadataText(t.Metadata),
-		int64(CommentCount(t)), Text(t.DataProblem),
+		t.Source, t.CreateTime, t.UpdateTime, t.Resolved, t.Visibility, t.Metadata, text, int64(CommentCount(t)),
+		Text(t.DataProblem), t.SHA256[:],
 	}
-	var comments, reactions, attachments, mentions [][]any
+	var comments, reactions, attachments, mentions, terms [][]any
 	for _, c := range t.Comments {
 		created := c.CreateTime
 		if created.IsZero() {
@@ -78,7 +81,10 @@ func ThreadItem(t mirror.Thread) Item {
 			mentions = append(mentions, []any{c.ID, m.Kind, m.ID, m.Via})
 		}
 	}
-	return newItem(t.ID, t.SHA256, head, comments, reactions, attachments, mentions)
+	for _, term := range ThreadTerms(text) {
+		terms = append(terms, []any{term})
+	}
+	return newItem(t.ID, t.SHA256, head, comments, reactions, attachments, mentions, terms)
 }
 
 // CommentCount returns how many comments of the thread are not deleted.

@@ -95,7 +95,7 @@ func Open(ctx context.Context, cfg Config) (store.Store, error) {
 func WithSchema(url, schema string) string { return postgres.WithSchema(url, schema) }
 
 // Migrate migrates the schema to the version that this binary needs, and indexes the rooms
-// that earlier versions have written. It warns of roles that have rights on the tables,
+// and threads that earlier versions have written. It warns of roles that have rights on the tables,
 // except those in expected.
 func Migrate(ctx context.Context, url string, log *slog.Logger, expected ...string) error {
 	var err error
@@ -105,35 +105,37 @@ func Migrate(ctx context.Context, url string, log *slog.Logger, expected ...stri
 		err = mysql.Migrate(ctx, normal(url), log)
 	}
 	if err == nil {
-		err = indexRooms(ctx, url, log)
+		err = index(ctx, url, log)
 	}
 	return err
 }
 
-// progressInterval is the time between two lines about rooms that are indexed.
+// progressInterval is the time between two lines about what is indexed.
 const progressInterval = 10 * time.Second
 
-// indexRooms indexes the rooms that are not. It can be cut off at any time: the next migrate
-// or the next sweep goes on.
-func indexRooms(ctx context.Context, url string, log *slog.Logger) error {
+// index indexes the rooms and threads that are not. It can be cut off at any time: the next
+// migrate or the next sweep goes on.
+func index(ctx context.Context, url string, log *slog.Logger) error {
 	s, err := Open(ctx, Config{URL: url, Pooled: true, MaxConns: 1}) // perhaps: no session is expected to be kept
 	if err != nil {
-		return fmt.Errorf("index rooms: %w", err)
+		return fmt.Errorf("index rooms and threads: %w", err)
 	}
 	defer s.Close()
 	begun := time.Now()
 	told := begun
-	n, err := store.IndexAll(ctx, s, func(rooms int) {
+	n, err := store.IndexAll(ctx, s, func(n store.Indexed) {
 		if time.Since(told) >= progressInterval {
 			told = time.Now()
-			log.InfoContext(ctx, "indexing rooms for lists", slog.Int("rooms", rooms))
+			log.InfoContext(ctx, "indexing rooms and threads for lists", slog.Int("rooms", n.Rooms),
+				slog.Int("threads", n.Threads))
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("index rooms: %w", err)
+		return fmt.Errorf("index rooms and threads: %w", err)
 	}
-	if n > 0 {
-		log.InfoContext(ctx, "rooms indexed for lists", slog.Int("rooms", n), slog.Duration("took", time.Since(begun)))
+	if n != (store.Indexed{}) {
+		log.InfoContext(ctx, "rooms and threads indexed for lists", slog.Int("rooms", n.Rooms),
+			slog.Int("threads", n.Threads), slog.Duration("took", time.Since(begun)))
 	}
 	return nil
 }

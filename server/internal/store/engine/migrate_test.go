@@ -65,6 +65,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"mysql/migrations/0021_audit_rows.sql":   "6512411402911c8a8597b5042b5a01527297e71ec4bae3238bde8cab2b6a3acd",
 		"mysql/migrations/0024_tombstones.sql":   "53dfe7d72b36dc4cf88546b132737c077273331efcc4a16c896e4ba0caf520cc",
 		"mysql/migrations/0025_room_terms.sql":   "e48ab6d1506f39acddc0495d4162787e8448022be4648a7616becdc01f190627",
+		"mysql/migrations/0026_thread_terms.sql": "4ce036921dca0f6456f52643757469fe3493917b51c6ea1b42e5f273a616eef6",
 		// edition 3
 		"mysql/views/liveblocks_documents.sql": "26a0b312baec26b4e281082f78c22113db0d32400f3b7b3c9643c128c509e164",
 		// edition 1
@@ -98,6 +99,7 @@ func TestReleasedMigrationsAreUnchanged(t *testing.T) {
 		"postgres/migrations/0021_audit_rows.sql":   "f9fe19e2672b8e1ddb6a890237fec58b68c5d8432cd4249dc2bfa75cf7e83c9e",
 		"postgres/migrations/0024_tombstones.sql":   "427a9000a0718c57c87e50dc2e5dc27488813bfabea99e85bcd09bb766da4d6b",
 		"postgres/migrations/0025_room_terms.sql":   "33715a70566d6a3f2f6a214333e7ef7e7695956d6bac5acb80ca0f3dbfc7ab0f",
+		"postgres/migrations/0026_thread_terms.sql": "25ff8b7f8a44d33fc892dc74ecfbeed507d97c889acede5598986f80ea980219",
 	}
 	var files []string
 	for _, pattern := range []string{"*/migrations/*.sql", "mysql/views/*.sql"} {

@@ -16,7 +16,7 @@ import (
 // rowTables are the tables that a thread's change writes.
 var rowTables = []string{
 	"mirror_thread", "mirror_comment", "mirror_comment_reaction", "mirror_comment_attachment", "mirror_comment_mention",
-	"mirror_resource_state", "mirror_change", "mirror_feed_head",
+	"mirror_thread_term", "mirror_resource_state", "mirror_change", "mirror_feed_head",
 }
 
 // countRows makes the database count every row that is written or deleted.
@@ -85,7 +85,7 @@ func TestRowsWrittenForAReaction(t *testing.T) {
 		if _, err := s.ApplyRoom(t.Context(), claim(room), content, testTime, 0); err != nil {
 			t.Fatalf("ApplyRoom = %v", err)
 		}
-		thread := mirror.Thread{ID: resource.ID, Source: []byte(`{}`)}
+		thread := mirror.Thread{ID: resource.ID, Source: []byte(`{}`), Metadata: []byte(`{"color":"red","n":1}`)}
 		for i := range 300 {
 			thread.Comments = append(thread.Comments, mirror.Comment{
 				ID: fmt.Sprintf("cm_%d", i), UserID: "alice", Source: fmt.Appendf(nil, `{"n":%d}`, i), CreateTime: testTime,
@@ -112,7 +112,7 @@ func TestRowsWrittenForAReaction(t *testing.T) {
 		counts := rowsCounted(t, db)
 		for table, most := range map[string]int{
 			"mirror_thread": 1, "mirror_comment": 1, "mirror_comment_reaction": 1, "mirror_comment_attachment": 0,
-			"mirror_comment_mention": 0, "mirror_change": 1, "mirror_feed_head": 1,
+			"mirror_comment_mention": 0, "mirror_thread_term": 0, "mirror_change": 1, "mirror_feed_head": 1,
 			"mirror_resource_state": 3, // the request, the claim and the end
 		} {
 			if got := counts[table]; got > most || got == 0 && most > 0 {
@@ -124,6 +124,11 @@ func TestRowsWrittenForAReaction(t *testing.T) {
 		apply(3)
 		if got := rowsCounted(t, db)["mirror_comment_reaction"]; got != 1 {
 			t.Errorf("a reaction that is taken back writes %d rows of reactions; want 1", got)
+		}
+		thread.Metadata = []byte(`{"color":"red","n":2}`)
+		apply(4)
+		if got := rowsCounted(t, db)["mirror_thread_term"]; got != 2 {
+			t.Errorf("a value that changes writes %d rows of terms; want 2", got)
 		}
 	})
 }

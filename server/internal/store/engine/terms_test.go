@@ -91,8 +91,8 @@ func TestRoomsOfAnEarlierVersionAreListed(t *testing.T) {
 			want(when, "1", "anew", "kept", "new")
 			want(when, "2", "changed")
 			n, err := store.IndexAll(t.Context(), s, nil)
-			if left := map[bool]int{true: 3, false: 0}[when != "indexed"]; err != nil || n != left {
-				t.Fatalf("IndexAll = %d, %v; want %d", n, err, left)
+			if left := map[bool]int{true: 3, false: 0}[when != "indexed"]; err != nil || n.Rooms != left {
+				t.Fatalf("IndexAll = %+v, %v; want %d rooms", n, err, left)
 			}
 		}
 		// The index by itself has it all now: nothing is looked at beside it.
@@ -148,7 +148,7 @@ func TestMigrateIndexesRooms(t *testing.T) {
 		if n, err := s.IndexRooms(t.Context(), 200); err != nil || n == 0 {
 			t.Fatalf("IndexRooms = %d, %v; want some", n, err)
 		}
-		if log := migrate(t, url); !strings.Contains(log, "rooms indexed for lists") {
+		if log := migrate(t, url); !strings.Contains(log, "rooms and threads indexed for lists") {
 			t.Fatalf("log of Migrate = %q; want it to tell of the rooms", log)
 		}
 		if log := migrate(t, url); strings.Contains(log, "indexed") {
@@ -163,51 +163,234 @@ func TestMigrateIndexesRooms(t *testing.T) {
 	})
 }
 
-// While somebody reads the table of rooms for long, migration 25 lets others write to it.
-func TestIndexOfRoomsHoldsNobodyUp(t *testing.T) {
+// upsertBefore26 is how versions before schema 26 write a thread.
+const upsertBefore26 = `insert into mirror_thread (
+    bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, create_time, resolved, visibility,
+    metadata_text, comment_count, data_problem
+)
+values (?, 'default', ?, ?, 1, '', ?, ?, false, '', ?, 0, '') `
+
+var onConflict26 = map[*dbtest.Engine]string{
+	dbtest.Postgres: `on conflict (bucket, project_id, room_id, thread_id) do update set
+    content_sha256 = excluded.content_sha256, metadata_text = excluded.metadata_text, delete_time = null`,
+	dbtest.MySQL: `on duplicate key update
+    content_sha256 = values(content_sha256), metadata_text = values(metadata_text), delete_time = null`,
+}
+
+// threadsBy returns the keys of the threads with a value in their metadata.
+func threadsBy(t *testing.T, s store.Store, value string) (ids []string) {
+	t.Helper()
+	threads, err := s.Threads(t.Context(), store.ThreadFilter{
+		Project: "default", Metadata: map[string]string{"n": value}, Limit: 100,
+	})
+	if err != nil {
+		t.Fatalf("Threads = %v", err)
+	}
+	for _, r := range threads {
+		ids = append(ids, string(r.Room)+"/"+r.ID)
+	}
+	return ids
+}
+
+// Threads as [TestRoomsOfAnEarlierVersionAreListed] has it of rooms.
+func TestThreadsOfAnEarlierVersionAreListed(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		url := e.Own(t)
+		s, db := open(t, engine.Config{URL: url}), e.Connect(t, url)
+		claim := func(r mirror.Resource) mirror.Lease {
+			t.Helper()
+			if _, err := s.Request(t.Context(), requestsFor(r), testTime); err != nil {
+				t.Fatalf("Request = %v", err)
+			}
+			lease, err := s.Claim(t.Context(), r, [16]byte{1}, testTime, time.Minute)
+			if err != nil {
+				t.Fatalf("Claim = %v", err)
+			}
+			return lease
+		}
+		metadata := func(value string) []byte { return fmt.Appendf(nil, `{"n":"%s"}`, value) }
+		sum := func(value string) (sum [32]byte) { copy(sum[:], strings.Repeat(value, 32)); return sum }
+		before := func(room mirror.RoomID, id, value string) {
+			t.Helper()
+			r := mirror.Resource{Project: "default", Room: room}
+			hash := sum(value)
+			mustExec(t, db, upsertBefore26+onConflict26[e], r.Bucket(), []byte(room), []byte(id), hash[:], testTime,
+				string(metadata(value)))
+		}
+		now := func(room mirror.RoomID, id, value string) {
+			t.Helper()
+			lease := claim(mirror.Resource{Project: "default", Room: room, Kind: mirror.KindThread, ID: id})
+			item := store.ThreadItem(mirror.Thread{ID: id, CreateTime: testTime, Metadata: metadata(value), SHA256: sum(value)})
+			if _, err := s.ApplyItem(t.Context(), lease, item, testTime, testTime, 0); err != nil {
+				t.Fatalf("ApplyItem = %v", err)
+			}
+		}
+		want := func(when, value string, ids ...string) {
+			t.Helper()
+			if d := cmp.Diff(ids, threadsBy(t, s, value)); d != "" {
+				t.Errorf("threads with %q %s (-want +got):\n%s", value, when, d)
+			}
+		}
+		for _, room := range []mirror.RoomID{"a", "b"} {
+			r := mirror.Resource{Project: "default", Room: room, Kind: mirror.KindRoom}
+			content := mirror.RoomContent{FetchTime: testTime, Source: []byte(`{}`), CreateTime: testTime}
+			if _, err := s.ApplyRoom(t.Context(), claim(r), content, testTime, 0); err != nil {
+				t.Fatalf("ApplyRoom = %v", err)
+			}
+		}
+		now("a", "changed", "1")
+		now("a", "kept", "1")
+		now("b", "kept", "1")
+		before("a", "changed", "2")
+		before("a", "new", "1")
+		before("b", "new", "2")
+		for _, when := range []string{"written by the version before", "indexed"} {
+			want(when, "1", "a/kept", "a/new", "b/kept")
+			want(when, "2", "a/changed", "b/new")
+			n, err := store.IndexAll(t.Context(), s, nil)
+			if left := map[bool]int{true: 3, false: 0}[when != "indexed"]; err != nil || n.Threads != left {
+				t.Fatalf("IndexAll = %+v, %v; want %d threads", n, err, left)
+			}
+		}
+		// The index by itself has it all now: nothing is looked at beside it.
+		stored := value[int](t, db, "select count(*) from mirror_thread where terms_sha256 = content_sha256")
+		terms := value[int](t, db, "select count(*) from mirror_thread_term")
+		if stored != 5 || terms != 5 {
+			t.Errorf("threads that are indexed = %d, terms = %d; want 5 of one each", stored, terms)
+		}
+		// This version finds its way from what the version before has written.
+		before("a", "kept", "2")
+		now("a", "kept", "3")
+		want("written by both", "1", "a/new", "b/kept")
+		want("written by both", "3", "a/kept")
+		if n := value[int](t, db, "select count(*) from mirror_thread_term"); n != 5 {
+			t.Errorf("terms of what both have written = %d; want 5", n)
+		}
+	})
+}
+
+// Migrate indexes the threads that are there, in pieces, and can be cut off: the next one
+// goes on. A list of too many that are not indexed reads them all.
+func TestMigrateIndexesThreads(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		url := e.Own(t)
 		db := e.Connect(t, url)
-		drop := []string{"drop index mirror_room_unindexed", "alter table mirror_room drop column terms_sha256"}
-		if e == dbtest.MySQL {
-			drop = []string{
-				"alter table mirror_room drop key mirror_room_unindexed", "alter table mirror_room drop column is_indexed",
-				"alter table mirror_room drop column terms_sha256",
+		s := open(t, engine.Config{URL: url})
+		const threads, rooms = 5100, 60
+		var rest []string
+		var args []any
+		insert := func(into string) {
+			t.Helper()
+			mustExec(t, db, "insert into "+into+" values "+strings.Join(rest, ", "), args...)
+			rest, args = nil, nil
+		}
+		room := func(n int) (id mirror.RoomID, bucket int16) {
+			r := mirror.Resource{Project: "default", Room: mirror.RoomID(fmt.Sprint("room ", n%rooms))}
+			return r.Room, r.Bucket()
+		}
+		hash := []byte(strings.Repeat("h", 32))
+		for n := range rooms {
+			id, bucket := room(n)
+			rest = append(rest, "(?, 'default', ?, 1, ?, ?, ?, '', '')")
+			args = append(args, bucket, []byte(id), []byte(`{}`), hash, testTime)
+		}
+		insert("mirror_room (bucket, project_id, room_id, epoch, source_json, content_sha256, create_time, " +
+			"organization_id, data_problem)")
+		for n := range threads {
+			id, bucket := room(n)
+			rest = append(rest, "(?, 'default', ?, ?, 1, '', ?, ?, false, '', ?, 0, '')")
+			args = append(args, bucket, []byte(id), fmt.Append(nil, "th ", n), hash, testTime,
+				fmt.Sprintf(`{"n":"%d","m":"%d"}`, n, n%7))
+			if len(rest) == 500 || n == threads-1 {
+				insert("mirror_thread (bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, create_time, " +
+					"resolved, visibility, metadata_text, comment_count, data_problem)")
 			}
 		}
-		for _, query := range append(drop, "drop table mirror_room_term",
-			"delete from mirror_schema_version where version_id >= 25") {
-			mustExec(t, db, query)
+		found := []string{fmt.Sprintf("room %d/th 4711", 4711%rooms)}
+		if got := threadsBy(t, s, "4711"); !cmp.Equal(got, found) {
+			t.Fatalf("Threads of what is not indexed = %q; want %q", got, found)
 		}
-		reader, err := db.BeginTx(t.Context(), nil)
-		if err != nil {
-			t.Fatalf("BeginTx = %v", err)
+		// A few more and the process was cut off.
+		if n, err := s.IndexThreads(t.Context(), 200); err != nil || n == 0 {
+			t.Fatalf("IndexThreads = %d, %v; want some", n, err)
 		}
-		defer func() { _ = reader.Rollback() }() // it has been, unless the test has failed
-		var n int
-		if err := reader.QueryRowContext(t.Context(), "select count(*) from mirror_room").Scan(&n); err != nil {
-			t.Fatalf("count rooms = %v", err)
+		if log := migrate(t, url); !strings.Contains(log, "rooms and threads indexed for lists") {
+			t.Fatalf("log of Migrate = %q; want it to tell of the threads", log)
 		}
-		log := new(journal)
-		done := make(chan error, 1)
-		go func() { done <- engine.Migrate(t.Context(), url, log.logger()) }()
-		patience := time.After(time.Minute)
-		for !strings.Contains(log.String(), "a migration waits") {
-			select {
-			case <-patience:
-				t.Fatalf("Migrate beside a reader said %q; want it to give way to others, and say that it waits", log.String())
-			case err := <-done:
-				t.Fatalf("Migrate = %v beside a reader, having said %q; want it to wait", err, log.String())
-			case <-time.After(10 * time.Millisecond):
-			}
+		if log := migrate(t, url); strings.Contains(log, "indexed") {
+			t.Fatalf("log of the second Migrate = %q; want nothing done", log)
 		}
-		mustExec(t, db, "delete from mirror_room where project_id = 'none'") // as an apply, it needs the table
-		if err := reader.Rollback(); err != nil {
-			t.Fatalf("Rollback = %v", err)
+		if n := value[int](t, db, "select count(*) from mirror_thread_term"); n != 2*threads {
+			t.Fatalf("terms = %d; want 2 of each thread", n)
 		}
-		if err := <-done; err != nil {
-			t.Fatalf("Migrate = %v", err)
+		if got := threadsBy(t, s, "4711"); !cmp.Equal(got, found) {
+			t.Fatalf("Threads = %q; want %q", got, found)
 		}
 	})
+}
+
+// While somebody reads a table for long, the migrations that index its rows let others write
+// to it.
+func TestMigrationOfTermsHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+		for table, migration := range map[string]int{"mirror_room": 25, "mirror_thread": 26} {
+			t.Run(table, func(t *testing.T) {
+				t.Parallel()
+				migratesBesideAReader(t, e, table, migration)
+			})
+		}
+	})
+}
+
+// migratesBesideAReader undoes the migrations from one on, and runs them again.
+func migratesBesideAReader(t *testing.T, e *dbtest.Engine, table string, migration int) {
+	t.Helper()
+	url := e.Own(t)
+	db := e.Connect(t, url)
+	undo := []string{fmt.Sprint("delete from mirror_schema_version where version_id >= ", migration)}
+	for n, name := range map[int]string{25: "mirror_room", 26: "mirror_thread"} {
+		if n < migration {
+			continue
+		}
+		drop := "drop index " + name + "_unindexed"
+		if e == dbtest.MySQL {
+			drop = "alter table " + name + " drop key " + name + "_unindexed, drop column is_indexed"
+		}
+		undo = append(undo, drop, "alter table "+name+" drop column terms_sha256", "drop table "+name+"_term")
+	}
+	for _, query := range undo {
+		mustExec(t, db, query)
+	}
+	reader, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatalf("BeginTx = %v", err)
+	}
+	defer func() { _ = reader.Rollback() }() // it has been, unless the test has failed
+	var n int
+	if err := reader.QueryRowContext(t.Context(), "select count(*) from "+table).Scan(&n); err != nil {
+		t.Fatalf("count rows = %v", err)
+	}
+	log := new(journal)
+	done := make(chan error, 1)
+	go func() { done <- engine.Migrate(t.Context(), url, log.logger()) }()
+	patience := time.After(time.Minute)
+	for !strings.Contains(log.String(), "a migration waits") {
+		select {
+		case <-patience:
+			t.Fatalf("Migrate beside a reader said %q; want it to give way to others, and say that it waits", log.String())
+		case err := <-done:
+			t.Fatalf("Migrate = %v beside a reader, having said %q; want it to wait", err, log.String())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	mustExec(t, db, "delete from "+table+" where project_id = 'none'") // as an apply, it needs the table
+	if err := reader.Rollback(); err != nil {
+		t.Fatalf("Rollback = %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Fatalf("Migrate = %v", err)
+	}
 }

@@ -46,7 +46,7 @@ var lists = sqllist.Dialect{
 	TimedOut:       func(err error) bool { return number(err) == 1969 || number(err) == 3024 },
 	Open:           "s.is_open = true",
 	Done:           "s.is_open = false",
-	Unindexed:      "r.is_indexed = false",
+	RoomUnindexed:  "r.is_indexed = false", ThreadUnindexed: "t.is_indexed = false",
 }
 
 // limited adds a limit for the server to statements with a deadline, because the

@@ -113,7 +113,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		"'', '', 't', '')")
 	exec("insert into mirror_change values (0, 1, 'default', 'r', 2, '', 1, '2026-03-01', 0)")
 	exec("insert into mirror_thread values (0, 'default', 'r', 't', 1, '', '', '2026-03-01', '2026-03-01', false, '', " +
-		"null, null, 1, '', null, default)")
+		"null, null, 1, '', null, default, null, default)")
+	exec("insert into mirror_thread_term values (0, 'default', 'r', 't', 'term')")
 	exec("insert into mirror_comment values (0, 'default', 'r', 't', 'c', 'u', '2026-03-01', null, null, '', null, " +
 		"'', '', null, default, '')")
 	exec("insert into mirror_comment_reaction values (0, 'default', 'r', 't', 'c', 'e', 'u', '2026-03-01', '')")
@@ -152,6 +153,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			"mirror_comment_attachment": "thread_id, comment_id, attachment_id, name, mime_type, size, digest",
 			"mirror_comment_mention":    "thread_id, comment_id, kind, mentioned_id, via_group",
 			"mirror_room_term":          "term, create_time",
+			"mirror_thread_term":        "thread_id, term",
 			"mirror_active_user":        "connection_id, epoch, user_id, info_json, info",
 			"mirror_unfolded_event":     "kind, resource_id, event_id, type, payload, source_time, receive_time, happen_time",
 			"mirror_user_session": "session_id, connection_id, user_id, info_json, info, begin_time, enter_time, " +
@@ -196,7 +198,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	exec("analyze table mirror_thread, mirror_comment, mirror_comment_reaction, mirror_comment_attachment, " +
 		"mirror_comment_mention")
 	exec("analyze table mirror_active_user, mirror_unfolded_event, mirror_user_session, mirror_notification, " +
-		"mirror_sweep, mirror_room_term, " +
+		"mirror_sweep, mirror_room_term, mirror_thread_term, " +
 		"mirror_group, mirror_group_member, mirror_audit")
 
 	explain := func(name, text string, args []any) (sorted bool) {
@@ -334,14 +336,20 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	for _, n := range []int{1, maxRows} {
 		explain("delete terms", deleteTermsSQL(n), append(slices.Clone(room), keys(n, "#")...))
 	}
-	explain("unindexed", unindexedSQL, []any{10})
-	for _, n := range []int{1, maxKeys} {
-		explain("lock unindexed", lockUnindexedSQL(n), append([]any{7, []byte("default")}, keys(n, "#")...))
-		explain("mark indexed", markIndexedSQL(n), append([]any{7, []byte("default")}, keys(n, "#")...))
+	for _, of := range []indexed{indexedRooms, indexedThreads} {
+		explain("unindexed of "+of.table, of.unindexedSQL(), []any{10})
+		for _, n := range []int{1, maxKeys} {
+			args := append([]any{7, []byte("default")}, keys(n, slices.Repeat([]any{"#"}, len(of.key))...)...)
+			explain("lock unindexed of "+of.table, of.lockUnindexedSQL(n), args)
+			explain("mark indexed of "+of.table, of.markIndexedSQL(n), args)
+			if of.table == indexedThreads.table {
+				explain("delete terms of threads", deleteThreadTermsSQL(n), args)
+			}
+		}
 	}
-	for _, text := range latestTexts(t) {
-		if explain("LatestRooms", text.text, text.args) {
-			t.Errorf("LatestRooms sorts: %s", text.text)
+	for _, text := range termTexts(t) {
+		if explain("a list by terms", text.text, text.args) {
+			t.Errorf("a list by terms sorts: %s", text.text)
 		}
 	}
 	for _, s := range items {
@@ -382,8 +390,8 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		[]byte("z"), make([]byte, 16)))
 }
 
-// latestTexts are the statements of a list of the latest rooms that read keys.
-func latestTexts(t *testing.T) (all []recorder) {
+// termTexts are the statements of lists by terms that read keys.
+func termTexts(t *testing.T) (all []recorder) {
 	t.Helper()
 	run := func(_ context.Context, text string, args []any, scan func(sqllist.Row) error) error {
 		all = append(all, recorder{text: text, args: args})
@@ -397,7 +405,14 @@ func latestTexts(t *testing.T) (all []recorder) {
 	if err != nil || len(all) != 3 {
 		t.Fatalf("LatestRooms = %v with %d statements; want 3", err, len(all))
 	}
-	return all
+	yes := true
+	_, err = r.Threads(t.Context(), store.ThreadFilter{
+		Project: "default", Resolved: &yes, Metadata: map[string]string{"a": "b"}, Limit: 20,
+	})
+	if err != nil || len(all) != 3+4 {
+		t.Fatalf("Threads = %v with %d statements; want 4", err, len(all)-3)
+	}
+	return all[:6]
 }
 
 // What statements mean depends on these, whatever the server's defaults and the

@@ -83,8 +83,7 @@ func statements(t *testing.T) map[string]string {
 		"eventsOfRoomInSQL": eventsOfRoomInSQL,
 		"purgeTableSQL":     purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
 		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2), "pingShardSQL": pingShardSQL,
-		"deleteTermsSQL": deleteTermsSQL(2), "unindexedSQL": unindexedSQL, "lockUnindexedSQL": lockUnindexedSQL(2),
-		"markIndexedSQL":    markIndexedSQL(2),
+		"deleteTermsSQL": deleteTermsSQL(2), "deleteThreadTermsSQL": deleteThreadTermsSQL(2),
 		"purgeProjectSQL":   "delete from mirror_room" + purgeProjectSQL,
 		"forgetProjectsSQL": "delete from mirror_unannounced" + forgetProjectsSQL, "forgetChangesSQL": forgetChangesSQL,
 	}
@@ -104,6 +103,10 @@ func statements(t *testing.T) map[string]string {
 	}
 	for _, t := range tables {
 		all["write SQL of "+t.name] = t.sql(2)
+	}
+	for _, t := range []indexed{indexedRooms, indexedThreads} {
+		all["unindexedSQL of "+t.table], all["markIndexedSQL of "+t.table] = t.unindexedSQL(), t.markIndexedSQL(2)
+		all["lockUnindexedSQL of "+t.table] = t.lockUnindexedSQL(2)
 	}
 	for _, t := range store.AgingTables {
 		all["agedSQL of "+string(t)] = agedSQL(t)
@@ -201,7 +204,8 @@ func TestHotStatementsNameTheirBucket(t *testing.T) {
 		"ConfirmKey": true, "ConfirmDeletions": true, "Pause": true, "Stop": true, "Event": true,
 		"CountBackgroundRooms": true, "Unannounced": true, "NoteUnannounced": true,
 		"forgetProjectsSQL": true, "eventsOfRoomSQL": true, "IdentifyFeed": true, "FeedProjects": true,
-		"ForgetFeed": true, "Heads": true, "Earliest": true, "Oldest": true, "LatestRooms": true, "unindexedSQL": true,
+		"ForgetFeed": true, "Heads": true, "Earliest": true, "Oldest": true, "LatestRooms": true,
+		"unindexedSQL of mirror_room": true, "unindexedSQL of mirror_thread": true,
 	}
 	for _, t := range store.AgingTables {
 		overProject["agedSQL of "+string(t)] = true

@@ -28,9 +28,9 @@ var lists = sqllist.Dialect{
 	CommentChanged:  "greatest(c.create_time, c.edit_time, c.delete_time)",
 	RoomDeleted:     "t.delete_time",
 	RoomUnpurged:    " and " + roomUnpurged,
-	MetadataIndexed: true,
 	Open:            "(s.due_time is not null or s.fail_time is not null or s.parked)",
-	Unindexed:       "r.delete_time is null and (r.terms_sha256 is not distinct from r.content_sha256)::integer = 0",
+	RoomUnindexed:   "r.delete_time is null and (r.terms_sha256 is not distinct from r.content_sha256)::integer = 0",
+	ThreadUnindexed: "(t.terms_sha256 is not distinct from t.content_sha256)::integer = 0",
 	// By a comparison of two columns, the planner would expect few.
 	Done: "case when s.due_time is null and s.fail_time is null then s.generation = s.applied_generation " +
 		"else false end",

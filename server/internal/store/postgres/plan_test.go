@@ -336,7 +336,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			", null, ''",
 		"mirror_unfolded_event": "'r-' || n % 500, 6, '', 'r-' || n, '', '', null, " + when,
 		"mirror_thread": "'r-' || n % 500, 'r-' || n, 1, " + wide + ", '', " + early + ", " + early +
-			", n % 2 = 0, '', null, jsonb_build_object('n', n::text), 0",
+			", n % 2 = 0, '', null, jsonb_build_object('n', n::text), 0, '', null, ''",
 		"mirror_comment": "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'r-' || n % 100, " + early +
 			", null, null, " + wide + ", null, '', '', null",
 		"mirror_comment_reaction":   "'r-' || n % 500, 'r-' || n % 1000, 'r-' || n, 'x', 'r-' || n, null",
@@ -352,6 +352,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		"mirror_audit":        "'r-' || n, " + when + ", null, true, 'r-8', 'r-8', '', '', '', 0, '', '', '', '', 1",
 		"mirror_change":       "",
 		"mirror_room_term":    "'r-' || n, '', " + when,
+		"mirror_thread_term":  "'r-' || n % 500, 'r-' || n, md5((n % 100)::text)",
 	} {
 		insert := "insert into " + table + " select n % 256, case when n % 8 = 0 then 'other' else 'default' end, " +
 			columns + " from generate_series(1, 6000) n"
@@ -507,11 +508,11 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			t.Errorf("%s sorts more than a page", what)
 		}
 	}
-	for _, text := range latestTexts(t) {
+	for _, text := range termTexts(t) {
 		prepared[text.sql] = true
-		for _, node := range plan("LatestRooms", text.sql, text.args...) {
+		for _, node := range plan("a list by terms", text.sql, text.args...) {
 			if node.Type == "Sort" {
-				t.Errorf("LatestRooms sorts: %s", text.sql)
+				t.Errorf("a list by terms sorts: %s", text.sql)
 			}
 		}
 	}
@@ -531,8 +532,8 @@ type emptyRow struct{}
 
 func (emptyRow) Scan(...any) error { return nil }
 
-// latestTexts are the statements of a list of the latest rooms that read keys.
-func latestTexts(t *testing.T) (all []recorder) {
+// termTexts are the statements of lists by terms that read keys.
+func termTexts(t *testing.T) (all []recorder) {
 	t.Helper()
 	run := func(_ context.Context, text string, args []any, scan func(sqllist.Row) error) error {
 		all = append(all, recorder{text, args})
@@ -545,7 +546,14 @@ func latestTexts(t *testing.T) (all []recorder) {
 	if err != nil || len(all) != 3 {
 		t.Fatalf("LatestRooms = %v with %d statements; want 3", err, len(all))
 	}
-	return all
+	yes := true
+	_, err = r.Threads(t.Context(), store.ThreadFilter{
+		Project: "default", Resolved: &yes, Metadata: map[string]string{"a": "b"}, Limit: 20,
+	})
+	if err != nil || len(all) != 3+4 {
+		t.Fatalf("Threads = %v with %d statements; want 4", err, len(all)-3)
+	}
+	return all[:6]
 }
 
 // What is due in the background is found behind any number of tasks that are not

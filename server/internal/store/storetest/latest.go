@@ -20,8 +20,8 @@ var latestCases = []testCase{
 	{"latest rooms of all pages", latestRoomPages},
 }
 
-func term(kind store.TermKind, name, value string) store.RoomTerm {
-	return store.RoomTerm{Kind: kind, Name: name, Value: value}
+func term(kind store.TermKind, name, value string) store.Term {
+	return store.Term{Kind: kind, Name: name, Value: value}
 }
 
 // latestKeys returns the ids of all rooms that a filter selects, in order, page by page.
@@ -62,7 +62,7 @@ func latestRoomList(e *env) {
 		func(f *store.LatestRoomFilter, rooms store.Prefixes) { f.Rooms = rooms },
 	}.hold(e, "LatestRooms", store.LatestRoomFilter{
 		Project: project, Rooms: store.Prefixes{"W", "a", "waiting"}, Prefix: "a",
-		Terms: [][]store.RoomTerm{
+		Terms: [][]store.Term{
 			{term(store.TermMetadata, "n", "0")},
 			{term(store.TermOrganization, "", "0"), term(store.TermOrganization, "", "1")},
 		},
@@ -93,24 +93,24 @@ func latestRoomsByTerms(e *env) {
 	red, team := term(store.TermMetadata, "color", "red"), term(store.TermGroup, "", "team")
 	alice, bob := term(store.TermUser, "", "alice"), term(store.TermUser, "", "bob")
 	for _, c := range []struct {
-		terms [][]store.RoomTerm
+		terms [][]store.Term
 		want  []mirror.RoomID
 	}{
-		{[][]store.RoomTerm{{red}}, []mirror.RoomID{"string", "twice"}},
-		{[][]store.RoomTerm{{red}, {term(store.TermMetadata, "a", "1")}}, []mirror.RoomID{"string"}},
-		{[][]store.RoomTerm{{red}, {term(store.TermMetadata, "a", "2")}}, nil},
-		{[][]store.RoomTerm{{term(store.TermMetadata, "color", strings.Repeat("red", 2000))}}, []mirror.RoomID{"long"}},
-		{[][]store.RoomTerm{{term(store.TermMetadata, "color", "1")}}, nil},
-		{[][]store.RoomTerm{{term(store.TermMetadata, "", "")}}, []mirror.RoomID{"odd"}},
-		{[][]store.RoomTerm{{term(store.TermMetadata, "a.b", "% \x00 \"' ü")}}, []mirror.RoomID{"odd"}},
-		{[][]store.RoomTerm{{term(store.TermMetadata, "lone", "\ufffd")}}, nil},
-		{[][]store.RoomTerm{{alice}}, []mirror.RoomID{"alice", "both"}},
-		{[][]store.RoomTerm{{bob}}, []mirror.RoomID{"alice", "no alice"}},
-		{[][]store.RoomTerm{{alice}, {bob}}, []mirror.RoomID{"alice"}},
-		{[][]store.RoomTerm{{team}}, []mirror.RoomID{"both", "group"}},
-		{[][]store.RoomTerm{{alice, bob, team}}, []mirror.RoomID{"alice", "both", "group", "no alice"}},
-		{[][]store.RoomTerm{{term(store.TermOrganization, "", "acme")}}, []mirror.RoomID{"alice", "no alice"}},
-		{[][]store.RoomTerm{{}}, nil},
+		{[][]store.Term{{red}}, []mirror.RoomID{"string", "twice"}},
+		{[][]store.Term{{red}, {term(store.TermMetadata, "a", "1")}}, []mirror.RoomID{"string"}},
+		{[][]store.Term{{red}, {term(store.TermMetadata, "a", "2")}}, nil},
+		{[][]store.Term{{term(store.TermMetadata, "color", strings.Repeat("red", 2000))}}, []mirror.RoomID{"long"}},
+		{[][]store.Term{{term(store.TermMetadata, "color", "1")}}, nil},
+		{[][]store.Term{{term(store.TermMetadata, "", "")}}, []mirror.RoomID{"odd"}},
+		{[][]store.Term{{term(store.TermMetadata, "a.b", "% \x00 \"' ü")}}, []mirror.RoomID{"odd"}},
+		{[][]store.Term{{term(store.TermMetadata, "lone", "\ufffd")}}, nil},
+		{[][]store.Term{{alice}}, []mirror.RoomID{"alice", "both"}},
+		{[][]store.Term{{bob}}, []mirror.RoomID{"alice", "no alice"}},
+		{[][]store.Term{{alice}, {bob}}, []mirror.RoomID{"alice"}},
+		{[][]store.Term{{team}}, []mirror.RoomID{"both", "group"}},
+		{[][]store.Term{{alice, bob, team}}, []mirror.RoomID{"alice", "both", "group", "no alice"}},
+		{[][]store.Term{{term(store.TermOrganization, "", "acme")}}, []mirror.RoomID{"alice", "no alice"}},
+		{[][]store.Term{{}}, nil},
 	} {
 		for _, page := range []int{1, 2, 100} {
 			want := append([]mirror.RoomID{}, c.want...)
@@ -118,7 +118,7 @@ func latestRoomsByTerms(e *env) {
 		}
 	}
 	rooms, err := e.LatestRooms(e.ctx(), store.LatestRoomFilter{
-		Project: project, Terms: [][]store.RoomTerm{{red}}, Limit: 9,
+		Project: project, Terms: [][]store.Term{{red}}, Limit: 9,
 	})
 	e.must("LatestRooms", err)
 	e.want("rooms as they are read one by one", rooms, []mirror.Room{e.room("string"), e.room("twice")})
@@ -130,7 +130,7 @@ func latestRoomsByTerms(e *env) {
 // latestRoomsFollow changes a room in every way.
 func latestRoomsFollow(e *env) {
 	by := func(value string) []mirror.RoomID {
-		return e.latestKeys(store.LatestRoomFilter{Terms: [][]store.RoomTerm{{term(store.TermMetadata, "n", value)}}}, 10)
+		return e.latestKeys(store.LatestRoomFilter{Terms: [][]store.Term{{term(store.TermMetadata, "n", value)}}}, 10)
 	}
 	none := []mirror.RoomID{}
 	e.mirrorRoom("other", e.roomContent(`{"metadata":{"n":"1"}}`))
@@ -210,7 +210,7 @@ func latestRoomPages(e *env) {
 		}
 		f.Terms = store.SelectedBy(metadata, "", "", nil)
 		if len(users) > 0 {
-			var some []store.RoomTerm
+			var some []store.Term
 			for _, u := range users {
 				some = append(some, term(store.TermUser, "", u))
 			}

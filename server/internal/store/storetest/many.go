@@ -24,7 +24,7 @@ func Pages(rooms int) []Read {
 		store.RoomFilter{}, store.RoomFilter{Prefix: "r-77"}, store.RoomFilter{Prefix: "x"}, store.RoomFilter{After: deep},
 		store.RoomFilter{Deleted: true, After: deep, Prefix: "r-"},
 	)...)
-	selected := func(status, half, user string) [][]store.RoomTerm {
+	selected := func(status, half, user string) [][]store.Term {
 		metadata := map[string]string{}
 		for name, value := range map[string]string{"status": status, "half": half} {
 			if value != "" {
@@ -69,6 +69,12 @@ func Pages(rooms int) []Read {
 		{Metadata: map[string]string{"status": "unknown"}},
 		{Metadata: map[string]string{"status": "common", "n": "7"}, AfterRoom: deep},
 		{Metadata: map[string]string{"status": "rare"}, Resolved: &no},
+		{Metadata: map[string]string{"status": "rare"}, AfterRoom: deep},
+		{Metadata: map[string]string{"status": "rare"}, UpdatedSince: early},
+		{Metadata: map[string]string{"status": "common"}, UpdatedSince: late},
+		{Metadata: map[string]string{"status": "common"}, Resolved: &yes},
+		{Metadata: map[string]string{"status": "rare"}, Rooms: store.Prefixes{"r-1", "r-77"}},
+		{Metadata: map[string]string{"status": "common"}, Rooms: store.Prefixes{"r-1", "r-77"}},
 		{Room: "r-8", Metadata: map[string]string{"n": "7"}},
 		{Room: "r-8", Resolved: &yes},
 		{Author: "busy", Resolved: &no},

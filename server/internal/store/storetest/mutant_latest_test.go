@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -32,6 +33,32 @@ func (m *leavesUnindexed) ApplyRoom(ctx context.Context, lease mirror.Lease, roo
 	applied, err := m.Store.ApplyRoom(ctx, lease, room, now, settle)
 	if err == nil {
 		_, err = m.d.sql.Exec(ctx, "update mirror_room set terms_sha256 = null")
+	}
+	return applied, err
+}
+
+type firstMetadata struct{ base }
+
+func (m *firstMetadata) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
+	if names := slices.Sorted(maps.Keys(f.Metadata)); len(names) > 1 {
+		f.Metadata = map[string]string{names[0]: f.Metadata[names[0]]}
+	}
+	return m.Store.Threads(ctx, f)
+}
+
+// afterItem runs a statement after each thread that is applied.
+type afterItem struct {
+	base
+
+	statement string
+}
+
+func (m *afterItem) ApplyItem(ctx context.Context, lease mirror.Lease, item store.Item, fetchTime, now time.Time,
+	settle time.Duration,
+) (mirror.Applied, error) {
+	applied, err := m.Store.ApplyItem(ctx, lease, item, fetchTime, now, settle)
+	if err == nil {
+		_, err = m.d.sql.Exec(ctx, m.statement)
 	}
 	return applied, err
 }

@@ -85,6 +85,21 @@ func mutants() []mutant {
 			func(b base) store.Store { return &leavesUnindexed{b} },
 		},
 		{
+			"selects threads by the first value of their metadata",
+			[]string{"threads by metadata", "threads by metadata of all pages"},
+			func(b base) store.Store { return &firstMetadata{b} },
+		},
+		{
+			"writes no terms of threads",
+			[]string{"threads by metadata", "threads by metadata follow what is written"},
+			func(b base) store.Store { return &afterItem{b, "delete from mirror_thread_term"} },
+		},
+		{
+			"leaves threads unindexed",
+			[]string{"threads by metadata follow what is written"},
+			func(b base) store.Store { return &afterItem{b, "update mirror_thread set terms_sha256 = null"} },
+		},
+		{
 			"drops a change",
 			[]string{"changes come in order from a number on", "reader that follows writers misses nothing"},
 			func(b base) store.Store { return &dropsChange{b} },

@@ -130,7 +130,7 @@ func Reads() []Read {
 			Project: project, Rooms: rooms, Prefix: id, Deleted: true, After: id, Limit: limit,
 		}),
 		lists("LatestRooms", store.Store.LatestRooms, store.LatestRoomFilter{
-			Project: project, Rooms: rooms, Prefix: id, Terms: [][]store.RoomTerm{{{Kind: store.TermUser, Value: id}}},
+			Project: project, Rooms: rooms, Prefix: id, Terms: [][]store.Term{{{Kind: store.TermUser, Value: id}}},
 			AfterTime: now, AfterID: id, Limit: limit,
 		}),
 		lists("RoomIDs", store.Store.RoomIDs, store.RoomFilter{

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,8 @@ var threadCases = []testCase{
 	{"list settles like any fetch", listSettles},
 	{"threads by filter", threadsFiltered},
 	{"threads by metadata", threadsByMetadata},
+	{"threads by metadata follow what is written", threadsByMetadataFollow},
+	{"threads by metadata of all pages", threadsByMetadataPages},
 	{"threads in pages", threadPages},
 	{"comments by filter", commentsFiltered},
 	{"comments in pages", commentPages},
@@ -301,8 +304,11 @@ func storedOf(t mirror.Thread) rows {
 		"content_sha256": t.SHA256, "source_json": t.Source, "create_time": t.CreateTime, "update_time": t.UpdateTime,
 		"resolved": t.Resolved, "visibility": t.Visibility, "metadata": canonical(t.Metadata),
 		"metadata_text": canonical(store.MetadataText(t.Metadata)), "comment_count": int64(store.CommentCount(t)),
-		"data_problem": t.DataProblem,
+		"data_problem": t.DataProblem, "terms_sha256": t.SHA256[:],
 	})
+	for _, term := range store.ThreadTerms(store.MetadataText(t.Metadata)) {
+		add("mirror_thread_term", map[string]any{"term": term})
+	}
 	for _, c := range t.Comments {
 		add("mirror_comment", map[string]any{
 			"comment_id": c.ID, "user_id": c.UserID, "create_time": c.CreateTime, "edit_time": c.EditTime,
@@ -425,7 +431,7 @@ func changedThread(e *env) {
 	e.want("another thread", e.tables(threadOf("room", "th_2")), other)
 	t = threadIn("th_1", 3)
 	e.mirrorThread("room", t)
-	e.want("comments of a thread without any", e.tables(r).parts(), rows{})
+	e.want("rows of a thread without comments", e.tables(r).parts(), storedOf(t).parts())
 }
 
 func deletedComment(e *env) {
@@ -1155,6 +1161,144 @@ func threadsByMetadata(e *env) {
 	}
 }
 
+// threadsByMetadataFollow changes a thread in every way.
+func threadsByMetadataFollow(e *env) {
+	by := func(value string, deleted bool) []string {
+		e.Helper()
+		return e.threads(store.ThreadFilter{Metadata: map[string]string{"n": value, "same": "x"}, Deleted: deleted})
+	}
+	write := func(id string, version int, n string) {
+		e.Helper()
+		t := threadIn(id, version)
+		t.Metadata = fmt.Appendf(nil, `{"n":%q,"same":"x"}`, n)
+		e.mirrorThread("room", t)
+	}
+	indexed := func(want int) {
+		e.Helper()
+		if n, err := e.IndexThreads(e.ctx(), 100); n != want || err != nil {
+			e.Fatalf("IndexThreads = %d, %v; want %d", n, err, want)
+		}
+	}
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	write("other", 1, "1")
+	write("th", 1, "1")
+	e.want("threads by the value", by("1", false), []string{"room/other", "room/th"})
+	write("th", 2, "2")
+	e.want("threads by the old value", by("1", false), []string{"room/other"})
+	e.want("threads by the new value", by("2", false), []string{"room/th"})
+	indexed(0)
+	e.must("Invalidate", e.Invalidate(e.ctx(), threadOf("room", "th")))
+	e.want("threads that are to be written again", by("2", false), []string{"room/th"})
+	indexed(1)
+	indexed(0)
+	e.want("threads that were indexed", by("2", false), []string{"room/th"})
+	write("th", 2, "2")
+	e.want("threads that were written again", by("2", false), []string{"room/th"})
+	e.deleteThread(threadOf("room", "th"))
+	e.want("deleted threads", by("2", false), []string(nil))
+	e.want("threads, deleted too", by("2", true), []string{"room/th"})
+	write("th", 3, "1")
+	e.want("threads that are back", by("1", false), []string{"room/other", "room/th"})
+	e.deleteRoom("room")
+	e.want("threads of a deleted room", by("1", false), []string(nil))
+	e.want("threads, also of a deleted room", by("1", true), []string{"room/other", "room/th"})
+	content := e.roomContent(`{}`)
+	content.CreateTime = born.Add(time.Hour)
+	e.mirrorRoom("room", content)
+	e.want("threads of a room that was created anew", by("1", true), []string(nil))
+	write("th", 3, "2")
+	e.want("threads of the room before", by("1", true), []string(nil))
+	e.want("threads of the room now", by("2", false), []string{"room/th"})
+	for n := 1; n > 0; {
+		var err error
+		n, err = e.CleanRoom(e.ctx(), roomOf("room"), 1)
+		e.must("CleanRoom", err)
+	}
+	indexed(0)
+	e.want("threads after a clean-up", by("2", true), []string{"room/th"})
+}
+
+// threadsByMetadataPages compares pages with a plain filter over what was mirrored.
+func threadsByMetadataPages(e *env) {
+	type fixture struct {
+		mirror.Thread
+
+		metadata map[string]string
+		deleted  bool
+	}
+	names := map[string]int{"rare": 60, "half": 2, "some": 8}
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	var all []fixture
+	for _, room := range []mirror.RoomID{"a", "a ", "b", "b-1"} {
+		e.mirrorRoom(room, e.roomContent(`{}`))
+		var list []mirror.Thread
+		for i := range 50 {
+			f := fixture{Thread: threadIn(fmt.Sprintf("%02d", i), r.IntN(20)), metadata: map[string]string{}}
+			for name, values := range names {
+				f.metadata[name] = fmt.Sprint(r.IntN(values))
+			}
+			var err error
+			f.Metadata, err = json.Marshal(f.metadata)
+			e.must("Marshal", err)
+			f.Room, f.Resolved, f.deleted = room, r.IntN(10) == 0, r.IntN(20) == 0
+			list, all = append(list, f.Thread), append(all, f)
+		}
+		e.listThreads(room, list...)
+	}
+	for _, f := range all {
+		if f.deleted {
+			e.deleteThread(threadOf(f.Room, f.ID))
+		}
+	}
+	found := 0
+	for range 150 {
+		f := store.ThreadFilter{Project: project, Metadata: map[string]string{}, Limit: 1 + r.IntN(30)}
+		f.Deleted = r.IntN(2) == 0
+		for name, values := range names {
+			if r.IntN(2) == 0 {
+				f.Metadata[name] = fmt.Sprint(r.IntN(values))
+			}
+		}
+		if r.IntN(2) == 0 {
+			resolved := r.IntN(2) == 0
+			f.Resolved = &resolved
+		}
+		if r.IntN(4) == 0 {
+			f.UpdatedSince = born.Add(time.Duration(r.IntN(20)) * time.Second)
+		}
+		f.Rooms = []store.Prefixes{nil, nil, {"a"}, {"b-", "c"}, {"a ", "b"}, {}}[r.IntN(6)]
+		var want, got []string
+		for _, t := range all {
+			fits := f.Rooms.Select(t.Room) && (f.Deleted || !t.deleted) && !t.UpdateTime.Before(f.UpdatedSince) &&
+				(f.Resolved == nil || t.Resolved == *f.Resolved)
+			for name, value := range f.Metadata {
+				fits = fits && t.metadata[name] == value
+			}
+			if fits {
+				want = append(want, string(t.Room)+"/"+t.ID)
+			}
+		}
+		what := fmt.Sprintf("threads by %+v (seed %d)", f, seed)
+		for n := f.Limit; n == f.Limit; {
+			list, err := e.Threads(e.ctx(), f)
+			e.must("Threads", err)
+			if n = len(list); n > f.Limit {
+				e.Fatalf("a page of %s has %d; want at most %d", what, n, f.Limit)
+			}
+			for _, t := range list {
+				got = append(got, string(t.Room)+"/"+t.ID)
+				f.AfterRoom, f.AfterID = t.Room, t.ID
+			}
+		}
+		found += len(want)
+		e.want(what, got, want)
+	}
+	if found < 150 {
+		e.Fatalf("only %d threads were found", found)
+	}
+}
+
 func threadPages(e *env) {
 	key := func(t mirror.Thread) mirror.Resource { return threadOf(t.Room, t.ID) }
 	e.manyThreads()
@@ -1469,8 +1613,13 @@ func cleanThreads(e *env) {
 	e.mirrorRoom("other", e.roomContent(`{}`))
 	e.mirrorDocument(storageOf("room"), `{}`)
 	t := threadIn("th_0", 1, fullComment("cm_1", 1))
+	gone := 1 // the document, and all of four threads
 	for i := range 5 {
-		e.mirrorThread("room", threadIn(fmt.Sprintf("th_%d", i), 1, fullComment("cm_1", 1), fullComment("cm_2", 1)))
+		old := threadIn(fmt.Sprintf("th_%d", i), 1, fullComment("cm_1", 1), fullComment("cm_2", 1))
+		e.mirrorThread("room", old)
+		if i > 0 {
+			gone += 1 + store.ThreadItem(old).Rows()
+		}
 	}
 	e.mirrorThread("other", t)
 	clean := func(limit, want int) {
@@ -1486,18 +1635,21 @@ func cleanThreads(e *env) {
 	clean(10, 0) // a tombstone keeps what was in it
 	e.mirrorRoom("room", e.roomContent(`{}`))
 	e.mirrorThread("room", t)
+	before := e.remains("room")
 	clean(2, 2) // the document is one of them
 	clean(2, 2)
 	clean(2, 1)
 	clean(2, 0)
+	e.want("rows that were cleaned up", before-e.remains("room"), int64(gone))
 	e.want("comments", e.tables(threadOf("room", "th_0")).parts(), storedOf(t).parts())
 	e.want("comments in another room", e.tables(threadOf("other", "th_0")).parts(), storedOf(t).parts())
 	if task := e.task(threadOf("room", "th_1")); task.Generation < 2 {
 		e.Fatalf("task of a thread cleaned up = %+v; want its generation kept", task)
 	}
 	// Nothing is left behind for a thread of the same id.
-	e.mirrorThread("room", threadIn("th_1", 1))
-	e.want("comments of a thread of the same id", e.tables(threadOf("room", "th_1")).parts(), rows{})
+	same := threadIn("th_1", 1)
+	e.mirrorThread("room", same)
+	e.want("rows of a thread of the same id", e.tables(threadOf("room", "th_1")).parts(), storedOf(same).parts())
 }
 
 // listRace applies lists while events tell of the same threads and others apply

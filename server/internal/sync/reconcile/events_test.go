@@ -22,7 +22,8 @@ import (
 var copies = []string{
 	"mirror_active_user", "mirror_comment", "mirror_comment_attachment", "mirror_comment_mention",
 	"mirror_comment_reaction",
-	"mirror_document", "mirror_notification", "mirror_room", "mirror_room_term", "mirror_thread", "mirror_user_session",
+	"mirror_document", "mirror_notification", "mirror_room", "mirror_room_term", "mirror_thread", "mirror_thread_term",
+	"mirror_user_session",
 }
 
 // Each event changes the rows of the tables that docs/EVENTS.md names, and of no
@@ -113,6 +114,7 @@ func (b *bench) changeEverything(room string) {
 	b.must(b.upstream.SetYdoc(room, "", []byte(recorded(b, "yjs-text"))))
 	b.must(b.upstream.AddReaction(room, "th_1", "cm_1", "👍", "bob"))
 	b.must(b.upstream.SetCommentBody(room, "th_1", "cm_1", []byte(strings.ReplaceAll(discussion, "bob", "carol"))))
+	b.must(b.upstream.SetThreadMetadata(room, "th_1", map[string]any{"color": "another"}, "bob"))
 	_, err := b.upstream.CreateComment(room, "th_1",
 		fake.Comment{Attachments: []fake.Attachment{{ID: "at_1", Name: "plan.pdf"}}})
 	b.must(err)

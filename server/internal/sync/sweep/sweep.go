@@ -521,7 +521,7 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	}
 	// During an upgrade, an earlier version of the service may have written some.
 	if _, err := store.IndexAll(ctx, s.cfg.Store, nil); err != nil {
-		return mirror.Applied{}, fmt.Errorf("index rooms: %w", err)
+		return mirror.Applied{}, fmt.Errorf("index rooms and threads: %w", err)
 	}
 	if err := s.failedTasks(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err

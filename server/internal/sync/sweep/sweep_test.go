@@ -49,8 +49,8 @@ type world struct {
 	looks   int
 	// sources counts the rooms whose JSON was read.
 	sources int
-	// indexed counts the calls of IndexRooms.
-	indexed int
+	// indexed counts the calls of IndexRooms and of IndexThreads.
+	indexed [2]int
 }
 
 func (w *world) Project(context.Context, mirror.ProjectID) (mirror.Project, error) {
@@ -174,8 +174,14 @@ func (w *world) UserSessions(context.Context, store.SessionFilter) ([]mirror.Use
 
 // IndexRooms says once that there was something to index.
 func (w *world) IndexRooms(context.Context, int) (int, error) {
-	w.indexed++
-	return w.indexed % 2, nil
+	w.indexed[0]++
+	return w.indexed[0] % 2, nil
+}
+
+// IndexThreads says so too.
+func (w *world) IndexThreads(context.Context, int) (int, error) {
+	w.indexed[1]++
+	return w.indexed[1] % 2, nil
 }
 
 func (w *world) Counts(context.Context, mirror.ProjectID) (store.Counts, error) {

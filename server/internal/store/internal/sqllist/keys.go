@@ -45,6 +45,9 @@ func (k rowKey) compare(other rowKey) int {
 		cmp.Compare(k.Thread, other.Thread), cmp.Compare(k.Micros, other.Micros), cmp.Compare(k.ID, other.ID))
 }
 
+// end is behind every key: no id has this byte.
+func (rowKey) end() rowKey { return rowKey{Room: "\xff"} }
+
 // keyTable is a table expression k of keys, with the bucket, the room and the given
 // columns.
 func (r *Reader) keyTable(project mirror.ProjectID, keys []rowKey, columns ...string) (table string, args []any) {

@@ -30,57 +30,13 @@ func (k latestKey) compare(other latestKey) int {
 	return cmp.Or(cmp.Compare(other.micros, k.micros), cmp.Compare(k.room, other.room))
 }
 
-// end is behind every key.
-var end = latestKey{micros: math.MinInt64}
-
-// keyRange is what was read of some keys in order: all of them up to last, inclusive.
-type keyRange struct {
-	keys []latestKey
-	last latestKey
-}
-
-func (r keyRange) mayHave(k latestKey) bool {
-	_, found := slices.BinarySearchFunc(r.keys, k, latestKey.compare)
-	return found || k.compare(r.last) > 0
-}
-
-// union returns what is in one of several ranges, up to where all of them were read.
-func union(ranges []keyRange) keyRange {
-	all := keyRange{last: end}
-	for _, r := range ranges {
-		all.keys = append(all.keys, r.keys...)
-		if r.last.compare(all.last) < 0 {
-			all.last = r.last
-		}
-	}
-	slices.SortFunc(all.keys, latestKey.compare)
-	all.keys = slices.Compact(all.keys)
-	return all.upTo(all.last)
-}
-
-func (r keyRange) upTo(last latestKey) keyRange {
-	n, found := slices.BinarySearchFunc(r.keys, last, latestKey.compare)
-	if found {
-		n++
-	}
-	return keyRange{keys: r.keys[:n], last: last}
-}
-
-func (r keyRange) after(k latestKey) keyRange {
-	n, found := slices.BinarySearchFunc(r.keys, k, latestKey.compare)
-	if found {
-		n++
-	}
-	return keyRange{keys: r.keys[n:], last: r.last}
-}
+func (latestKey) end() latestKey { return latestKey{micros: math.MinInt64} }
 
 // RoomsByID reads rooms, also deleted ones, in any order.
 type RoomsByID func(ctx context.Context, project mirror.ProjectID, ids []mirror.RoomID, source bool) ([]mirror.Room,
 	error)
 
-// LatestRoomsBy reads the keys of each list of terms, some at a time, and then the rooms of
-// that list which gets furthest with them: fewest rooms have its terms there. Rooms that are
-// not indexed are looked at beside them, wherever they are in the list.
+// LatestRoomsBy reads the keys of each list of terms, see [byTerms].
 func (r *Reader) LatestRoomsBy(ctx context.Context, f store.LatestRoomFilter, byID RoomsByID) ([]mirror.Room, error) {
 	const what = "list the latest rooms"
 	unindexed, all, err := r.sortedKeys(ctx, what, f.Project, nil)
@@ -91,7 +47,7 @@ func (r *Reader) LatestRoomsBy(ctx context.Context, f store.LatestRoomFilter, by
 		return nil, fmt.Errorf("%s: %w", what, store.ErrNotIndexed)
 	}
 	of := f.Terms
-	var prefixed *keyRange
+	var prefixed *keyRange[latestKey]
 	if f.Rooms != nil || f.Prefix != "" {
 		if keys, few, err := r.sortedKeys(ctx, what, f.Project, f.Rooms.Within(f.Prefix)); err != nil {
 			return nil, err
@@ -100,20 +56,19 @@ func (r *Reader) LatestRoomsBy(ctx context.Context, f store.LatestRoomFilter, by
 		}
 	}
 	if prefixed == nil && len(of) == 0 {
-		of = [][]store.RoomTerm{{{Kind: store.TermRoom}}}
+		of = [][]store.Term{{{Kind: store.TermRoom}}}
 	}
 	after := latestKey{math.MaxInt64, ""}
 	if !f.AfterTime.IsZero() || f.AfterID != "" {
 		after = latestKey{store.ListTime(f.AfterTime).UnixMicro(), f.AfterID}
 	}
-	var out []mirror.Room
-	for most := min(2*f.Limit, maxKeys); len(out) < f.Limit && after != end; most = maxKeys {
-		var ranges []keyRange
+	read := func(after latestKey, most int) ([]keyRange[latestKey], error) {
+		var ranges []keyRange[latestKey]
 		if prefixed != nil {
 			ranges = append(ranges, prefixed.after(after))
 		}
 		for _, some := range of {
-			var parts []keyRange
+			var parts []keyRange[latestKey]
 			for _, term := range some {
 				part, err := r.termKeys(ctx, f.Project, term, after, most)
 				if err != nil {
@@ -121,55 +76,44 @@ func (r *Reader) LatestRoomsBy(ctx context.Context, f store.LatestRoomFilter, by
 				}
 				parts = append(parts, part)
 			}
-			ranges = append(ranges, union(parts))
+			ranges = append(ranges, union(parts...))
 		}
-		first := slices.MaxFunc(ranges, func(a, b keyRange) int {
-			return cmp.Or(a.last.compare(b.last), cmp.Compare(len(b.keys), len(a.keys)))
-		})
-		keys := slices.DeleteFunc(slices.Clone(first.keys), func(k latestKey) bool {
-			return !f.Within(k.room) || slices.ContainsFunc(ranges, func(r keyRange) bool { return !r.mayHave(k) })
-		})
-		here := union([]keyRange{{keys, end}, unindexed.after(after).upTo(first.last)})
-		if out, err = latestRooms(ctx, f, here.keys, out, byID); err != nil {
-			return nil, err
-		}
-		after = first.last
+		return ranges, nil
 	}
-	return out[:min(len(out), f.Limit)], nil
+	return byTerms(f.Limit, after, unindexed, read, func(keys []latestKey) ([]mirror.Room, error) {
+		return latestRooms(ctx, f, keys, byID)
+	})
 }
 
-// latestRooms adds the rooms of keys, which are in order, that are selected, until there are
-// enough.
-func latestRooms(ctx context.Context, f store.LatestRoomFilter, keys []latestKey, out []mirror.Room, byID RoomsByID) (
-	[]mirror.Room, error,
+// latestRooms returns the rooms of keys, which are in order, that are selected.
+func latestRooms(ctx context.Context, f store.LatestRoomFilter, keys []latestKey, byID RoomsByID) (out []mirror.Room,
+	err error,
 ) {
-	for len(keys) > 0 && len(out) < f.Limit {
-		some := keys[:min(len(keys), max(20, f.Limit-len(out)))]
-		keys = keys[len(some):]
-		ids := make([]mirror.RoomID, len(some))
-		for i, k := range some {
-			ids[i] = k.room
+	var ids []mirror.RoomID
+	for _, k := range keys {
+		if f.Within(k.room) {
+			ids = append(ids, k.room)
 		}
-		rooms, err := byID(ctx, f.Project, ids, true)
-		if err != nil {
-			return nil, err
-		}
-		for _, room := range rooms {
-			// Of one that was created anew, the index has another time until it is written.
-			_, here := slices.BinarySearchFunc(some, keyOfRoom(room), latestKey.compare)
-			if here && room.Freshness.DeleteTime.IsZero() && f.Selects(room.ID, room.Source) {
-				out = append(out, room)
-			}
-		}
-		slices.SortFunc(out, func(a, b mirror.Room) int { return keyOfRoom(a).compare(keyOfRoom(b)) })
 	}
-	return out, nil
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	rooms, err := byID(ctx, f.Project, ids, true)
+	for _, room := range rooms {
+		// Of one that was created anew, the index has another time until it is written.
+		_, here := slices.BinarySearchFunc(keys, keyOfRoom(room), latestKey.compare)
+		if here && room.Freshness.DeleteTime.IsZero() && f.Selects(room.ID, room.Source) {
+			out = append(out, room)
+		}
+	}
+	slices.SortFunc(out, func(a, b mirror.Room) int { return keyOfRoom(a).compare(keyOfRoom(b)) })
+	return out, err
 }
 
 // termKeys reads the keys of rooms with a term after one, at most so many.
-func (r *Reader) termKeys(ctx context.Context, project mirror.ProjectID, term store.RoomTerm, after latestKey,
+func (r *Reader) termKeys(ctx context.Context, project mirror.ProjectID, term store.Term, after latestKey,
 	most int,
-) (keyRange, error) {
+) (keyRange[latestKey], error) {
 	s := r.query("select t.create_time, t.room_id\nfrom mirror_room_term t"+r.by("mirror_room_term_by_term")).
 		where("t.project_id = ? and t.term = ?", project, term.Hash())
 	var from time.Time
@@ -179,11 +123,7 @@ func (r *Reader) termKeys(ctx context.Context, project mirror.ProjectID, term st
 	s.between("t.create_time", "t.room_id", time.Time{}, time.Time{}, from, string(after.room))
 	keys, err := list(ctx, r, "list rooms by term", s.page([]string{"t.create_time desc", "t.room_id"}, most),
 		scanLatestKey)
-	found := keyRange{keys, end}
-	if len(keys) == most {
-		found.last = keys[most-1]
-	}
-	return found, err
+	return rangeOf(keys, most), err
 }
 
 func scanLatestKey(row Row, k *latestKey) error {
@@ -196,7 +136,7 @@ func scanLatestKey(row Row, k *latestKey) error {
 // sortedKeys returns the keys of rooms that are not indexed, or of those with one of the
 // prefixes, which may be deleted, and false if there are too many to sort.
 func (r *Reader) sortedKeys(ctx context.Context, what string, project mirror.ProjectID, prefixes []string) (
-	found keyRange, all bool, err error,
+	found keyRange[latestKey], all bool, err error,
 ) {
 	read := func(s *statement) bool {
 		s.add("\nlimit ?", manyMatches+1-len(found.keys))
@@ -205,10 +145,10 @@ func (r *Reader) sortedKeys(ctx context.Context, what string, project mirror.Pro
 		found.keys = append(found.keys, keys...)
 		return err == nil && len(found.keys) <= manyMatches
 	}
-	found.last = end
+	found.last = found.last.end()
 	if prefixes == nil {
 		all = read(r.query("select r.create_time, r.room_id\nfrom mirror_room r"+r.by("mirror_room_unindexed")).
-			where(r.dialect.Unindexed).where("r.project_id = ?", project))
+			where(r.dialect.RoomUnindexed).where("r.project_id = ?", project))
 	} else {
 		all = !slices.ContainsFunc(prefixes, func(prefix string) bool {
 			return !read(r.query("select r.create_time, r.room_id\nfrom mirror_room r"+r.by("mirror_room_by_id")).

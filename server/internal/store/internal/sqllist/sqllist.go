@@ -54,8 +54,6 @@ type Dialect struct {
 	// RoomDeleted is when a room t was deleted, and RoomUnpurged a condition that it has
 	// content, as the index of deleted rooms has them.
 	RoomDeleted, RoomUnpurged string
-	// MetadataIndexed means that an index finds threads by their metadata.
-	MetadataIndexed bool
 	// Piece is the maximum number of rows that a statement returns where any number may
 	// match; zero means no limit.
 	Piece int
@@ -68,9 +66,10 @@ type Dialect struct {
 	// Open is the condition that a state s is not at rest, as an index has it, and
 	// Done the opposite.
 	Open, Done string
-	// Unindexed is the condition that a room r is not deleted and has no terms yet, or those
-	// of an earlier version, as an index has it.
-	Unindexed string
+	// RoomUnindexed is the condition that a room r is not deleted and has no terms yet, or
+	// those of an earlier version, as an index has it, and ThreadUnindexed the same of a
+	// thread t, deleted or not.
+	RoomUnindexed, ThreadUnindexed string
 	// TimedOut reports that the server ended a statement because of its time.
 	TimedOut func(err error) bool
 	// EachBucket precedes a subquery that is run for each bucket b.n; empty if an

@@ -46,8 +46,8 @@ func TestValuesAreArguments(t *testing.T) {
 		d.DocumentKeys = func([]store.DocumentRead) []any { return []any{0} }
 		d.KeyTable = func([]sqllist.KeyColumn) (string, []any) { return "(select ? as room_id) k", []any{value("room")} }
 		d.ThreadChanged, d.CommentChanged, d.Open, d.Done = "t.changed", "c.changed", "s.open", "s.done"
-		d.Unindexed = "r.unindexed"
-		d.MetadataIndexed, d.EachBucket, d.Routed = d.Numbered, "each ", !d.Numbered
+		d.RoomUnindexed, d.ThreadUnindexed = "r.unindexed", "t.unindexed"
+		d.EachBucket, d.Routed = "each ", !d.Numbered
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			place := regexp.MustCompile(`\?`)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -84,8 +85,8 @@ join mirror_thread t
 }
 
 // Threads starts from the mentions of a user, the comments of an author, or the
-// threads of a room if the filter names one. Otherwise it reads all threads in order,
-// unless few match the metadata or the time.
+// threads of a room if the filter names one. Otherwise it starts from what changed since a
+// time, if that is little, or from the metadata, or reads all threads in order.
 func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
 	if f.Room != "" {
 		if !f.Rooms.Select(f.Room) {
@@ -111,7 +112,11 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 	}
 	const what = "list threads"
 	contains := unindexed(fmt.Sprintf(r.dialect.Contains, "t.metadata_text"))
-	changed := unindexed(r.dialect.ThreadChanged + " >= ?")
+	changed := unindexed("(? or " + r.dialect.ThreadChanged + " >= ?)")
+	since := r.dialect.First // one text with and without
+	if !f.UpdatedSince.IsZero() {
+		since = r.dialect.Time(f.UpdatedSince)
+	}
 	either, or := false, true
 	if f.Resolved != nil {
 		either, or = *f.Resolved, *f.Resolved
@@ -120,7 +125,7 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 	narrow := func(s *statement) *statement {
 		return s.whereShown(f.Deleted).
 			whereIf(len(f.Metadata) > 0, contains, jsonText(metadata)).
-			whereIf(!f.UpdatedSince.IsZero(), changed, f.UpdatedSince)
+			where(changed, f.UpdatedSince.IsZero(), since)
 	}
 	rows := func(ctx context.Context, keys []rowKey) ([]mirror.Thread, error) {
 		s := r.selectThreads(f.Project, keys, anySize)
@@ -171,19 +176,16 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 		narrow(s).where("t.resolved in (?, ?)", either, or).page(order, f.Limit)
 		return list(ctx, r, what, s, scanThread(f.Project))
 	}
-	matches := func() *statement {
-		return r.query("select t.room_id, t.thread_id\nfrom mirror_thread t\n").where("t.project_id = ?", f.Project)
-	}
-	if r.dialect.MetadataIndexed && len(f.Metadata) > 0 {
-		s := matches().where(fmt.Sprintf(r.dialect.Contains, "t.metadata_text"), jsonText(metadata))
+	if !f.UpdatedSince.IsZero() {
+		s := r.query("select t.room_id, t.thread_id\nfrom mirror_thread t\n").
+			where("t.project_id = ? and "+r.dialect.ThreadChanged+" >= ?", f.Project, f.UpdatedSince)
+		s.add("\norder by " + r.dialect.ThreadChanged)
 		if page, few, err := byFewKeys(ctx, r, what, f.Limit, after, prefix, s, scanThreadKey, rows); few || err != nil {
 			return page, err
 		}
 	}
-	if !f.UpdatedSince.IsZero() {
-		s := matches().where(r.dialect.ThreadChanged+" >= ?", f.UpdatedSince)
-		s.add("\norder by " + r.dialect.ThreadChanged)
-		if page, few, err := byFewKeys(ctx, r, what, f.Limit, after, prefix, s, scanThreadKey, rows); few || err != nil {
+	if len(f.Metadata) > 0 {
+		if page, ok, err := r.threadsByTerms(ctx, what, f, prefix, after, rows); ok || err != nil {
 			return page, err
 		}
 	}
@@ -196,6 +198,55 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 		whereIf(f.Resolved != nil, "t.resolved = ?", either).whereWithin("t.room_id", prefix).
 		after(order, f.AfterRoom, f.AfterID)
 	return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
+}
+
+// threadsByTerms reads a page of the threads in rooms with a prefix that have some metadata,
+// and are resolved or not. If too many threads are not indexed to look at each of them, it
+// reads nothing and returns false.
+func (r *Reader) threadsByTerms(ctx context.Context, what string, f store.ThreadFilter, prefix string, after rowKey,
+	rows func(ctx context.Context, keys []rowKey) ([]mirror.Thread, error),
+) (page []mirror.Thread, ok bool, err error) {
+	keysOf := func(table, index, condition string, args ...any) *statement {
+		return r.query("select t.room_id, t.thread_id\nfrom "+table+" t"+r.by(index)).where(condition, args...)
+	}
+	// What is indexed meanwhile is in both.
+	s := keysOf("mirror_thread", "mirror_thread_unindexed", r.dialect.ThreadUnindexed).where("t.project_id = ?", f.Project)
+	s.add("\nlimit ?", manyMatches+1)
+	unindexed, err := list(ctx, r, what, s, scanThreadKey)
+	if err != nil || len(unindexed) > manyMatches {
+		return nil, false, err
+	}
+	outside := func(k rowKey) bool { return !strings.HasPrefix(string(k.Room), prefix) }
+	unindexed = slices.DeleteFunc(unindexed, outside)
+	slices.SortFunc(unindexed, rowKey.compare)
+	read := func(after rowKey, most int) (ranges []keyRange[rowKey], err error) {
+		var statements []*statement
+		for _, name := range slices.Sorted(maps.Keys(f.Metadata)) {
+			statements = append(statements, keysOf("mirror_thread_term", "mirror_thread_term_by_term",
+				"t.project_id = ? and t.term = ?", f.Project, store.ThreadTerm(name, f.Metadata[name])))
+		}
+		if f.Resolved != nil {
+			statements = append(statements, keysOf("mirror_thread", "mirror_thread_by_resolved",
+				"t.project_id = ? and t.resolved = ?", f.Project, *f.Resolved))
+		}
+		order := []string{"t.room_id", "t.thread_id"}
+		for _, s := range statements {
+			keys, err := list(ctx, r, what, s.after(order, after.Room, after.Thread).page(order, most), scanThreadKey)
+			if err != nil {
+				return nil, err
+			}
+			found := rangeOf(keys, most)
+			// Those of the prefix come first.
+			if n := slices.IndexFunc(keys, outside); n >= 0 {
+				found = rangeOf(keys[:n], most)
+			}
+			ranges = append(ranges, found)
+		}
+		return ranges, nil
+	}
+	page, err = byTerms(f.Limit, after, rangeOf(unindexed, len(unindexed)+1), read,
+		func(keys []rowKey) ([]mirror.Thread, error) { return rows(ctx, keys) })
+	return page, true, err
 }
 
 // mentions reads where comments mention a user, after a thread or from it on, and after

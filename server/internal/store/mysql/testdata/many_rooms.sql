@@ -95,11 +95,20 @@ from made where n <= :rooms div 100;
 
 insert into mirror_thread (
     bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, create_time, update_time, resolved,
-    visibility, metadata_text, comment_count, data_problem
+    visibility, metadata_text, comment_count, data_problem, terms_sha256
 )
 select bucket, project_id, room_id, thread_id, 1, repeat('x', 300), '', at, at, n % (:rooms div 4) = 1, 'public',
-    json_object('status', if(n % (:rooms div 4) = 5, 'rare', 'common'), 'n', concat(n % 1000)), 2, ''
+    json_object('status', if(n % (:rooms div 4) = 5, 'rare', 'common'), 'n', concat(n % 1000)), 2, '', ''
 from made_thread;
+
+insert into mirror_thread_term (bucket, project_id, room_id, thread_id, term)
+select
+    bucket, project_id, room_id, thread_id,
+    left(sha2(concat(
+        0x02, unhex(sha2(if(k.seq = 1, 'status', 'n'), 256)),
+        if(k.seq = 1, if(n % (:rooms div 4) = 5, 'rare', 'common'), concat(n % 1000))
+    ), 256), 32)
+from made_thread, (select seq from numbers where seq between 1 and 2) k;
 
 insert into mirror_resource_state (
     bucket, project_id, room_id, kind, resource_id, generation, applied_generation, last_error

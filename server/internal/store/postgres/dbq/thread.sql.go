@@ -130,6 +130,10 @@ mention as (
     delete from mirror_comment_mention m
     where m.bucket = $1 and m.project_id = $2 and m.room_id = $3 and m.thread_id in (select old.thread_id from old)
 ),
+term as (
+    delete from mirror_thread_term m
+    where m.bucket = $1 and m.project_id = $2 and m.room_id = $3 and m.thread_id in (select old.thread_id from old)
+),
 comment as (
     delete from mirror_comment c
     where c.bucket = $1 and c.project_id = $2 and c.room_id = $3 and c.thread_id in (select old.thread_id from old)
@@ -167,6 +171,36 @@ func (q *Queries) CleanThreads(ctx context.Context, arg CleanThreadsParams) ([]s
 		return nil, err
 	}
 	return items, nil
+}
+
+const deleteThreadTerms = `-- name: DeleteThreadTerms :exec
+delete from mirror_thread_term
+where ctid = any(array(
+    select d.ctid
+    from (select unnest($1::text[]) as room_id, unnest($2::text[]) as thread_id) k
+    cross join lateral (
+        select t.ctid from mirror_thread_term t
+        where t.bucket = $3 and t.project_id = $4 and t.room_id = k.room_id and t.thread_id = k.thread_id
+        offset 0
+    ) d
+))
+`
+
+type DeleteThreadTermsParams struct {
+	RoomIds   []string
+	ThreadIds []string
+	Bucket    int16
+	ProjectID string
+}
+
+func (q *Queries) DeleteThreadTerms(ctx context.Context, arg DeleteThreadTermsParams) error {
+	_, err := q.db.Exec(ctx, deleteThreadTerms,
+		arg.RoomIds,
+		arg.ThreadIds,
+		arg.Bucket,
+		arg.ProjectID,
+	)
+	return err
 }
 
 const insertListedStates = `-- name: InsertListedStates :many
@@ -215,6 +249,31 @@ func (q *Queries) InsertListedStates(ctx context.Context, arg InsertListedStates
 		return nil, err
 	}
 	return items, nil
+}
+
+const insertThreadTerms = `-- name: InsertThreadTerms :exec
+insert into mirror_thread_term (bucket, project_id, room_id, thread_id, term)
+select $1, $2, unnest($3::text[]), unnest($4::text[]), unnest($5::text[])
+on conflict do nothing
+`
+
+type InsertThreadTermsParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomIds   []string
+	ThreadIds []string
+	Terms     []string
+}
+
+func (q *Queries) InsertThreadTerms(ctx context.Context, arg InsertThreadTermsParams) error {
+	_, err := q.db.Exec(ctx, insertThreadTerms,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomIds,
+		arg.ThreadIds,
+		arg.Terms,
+	)
+	return err
 }
 
 const listStates = `-- name: ListStates :many
@@ -348,4 +407,123 @@ func (q *Queries) LockRoomEpoch(ctx context.Context, arg LockRoomEpochParams) (i
 	var epoch int64
 	err := row.Scan(&epoch)
 	return epoch, err
+}
+
+const lockUnindexedThreads = `-- name: LockUnindexedThreads :many
+select t.room_id, t.thread_id, t.metadata_text
+from (select unnest($1::text[]) as room_id, unnest($2::text[]) as thread_id) k
+cross join lateral (
+    select h.room_id, h.thread_id, h.metadata_text from mirror_thread h
+    where h.bucket = $3 and h.project_id = $4 and h.room_id = k.room_id and h.thread_id = k.thread_id
+        and (h.terms_sha256 is not distinct from h.content_sha256)::integer = 0
+    for update
+) t
+`
+
+type LockUnindexedThreadsParams struct {
+	RoomIds   []string
+	ThreadIds []string
+	Bucket    int16
+	ProjectID string
+}
+
+type LockUnindexedThreadsRow struct {
+	RoomID       string
+	ThreadID     string
+	MetadataText []byte
+}
+
+// Thread by thread, here and below: of a join, the planner might read the whole bucket.
+func (q *Queries) LockUnindexedThreads(ctx context.Context, arg LockUnindexedThreadsParams) ([]LockUnindexedThreadsRow, error) {
+	rows, err := q.db.Query(ctx, lockUnindexedThreads,
+		arg.RoomIds,
+		arg.ThreadIds,
+		arg.Bucket,
+		arg.ProjectID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LockUnindexedThreadsRow
+	for rows.Next() {
+		var i LockUnindexedThreadsRow
+		if err := rows.Scan(&i.RoomID, &i.ThreadID, &i.MetadataText); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const markThreadsIndexed = `-- name: MarkThreadsIndexed :exec
+update mirror_thread set terms_sha256 = content_sha256
+where ctid = any(array(
+    select d.ctid
+    from (select unnest($1::text[]) as room_id, unnest($2::text[]) as thread_id) k
+    cross join lateral (
+        select t.ctid from mirror_thread t
+        where t.bucket = $3 and t.project_id = $4 and t.room_id = k.room_id and t.thread_id = k.thread_id
+        offset 0
+    ) d
+))
+`
+
+type MarkThreadsIndexedParams struct {
+	RoomIds   []string
+	ThreadIds []string
+	Bucket    int16
+	ProjectID string
+}
+
+func (q *Queries) MarkThreadsIndexed(ctx context.Context, arg MarkThreadsIndexedParams) error {
+	_, err := q.db.Exec(ctx, markThreadsIndexed,
+		arg.RoomIds,
+		arg.ThreadIds,
+		arg.Bucket,
+		arg.ProjectID,
+	)
+	return err
+}
+
+const unindexedThreads = `-- name: UnindexedThreads :many
+select bucket, project_id, room_id, thread_id from mirror_thread
+where (terms_sha256 is not distinct from content_sha256)::integer = 0
+order by bucket, project_id, room_id, thread_id
+limit $1
+`
+
+type UnindexedThreadsRow struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+	ThreadID  string
+}
+
+func (q *Queries) UnindexedThreads(ctx context.Context, maxRows int32) ([]UnindexedThreadsRow, error) {
+	rows, err := q.db.Query(ctx, unindexedThreads, maxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UnindexedThreadsRow
+	for rows.Next() {
+		var i UnindexedThreadsRow
+		if err := rows.Scan(
+			&i.Bucket,
+			&i.ProjectID,
+			&i.RoomID,
+			&i.ThreadID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -91,6 +91,10 @@ mention as (
     delete from mirror_comment_mention m
     where m.bucket = @bucket and m.project_id = @project_id and m.room_id = @room_id and m.thread_id in (select old.thread_id from old)
 ),
+term as (
+    delete from mirror_thread_term m
+    where m.bucket = @bucket and m.project_id = @project_id and m.room_id = @room_id and m.thread_id in (select old.thread_id from old)
+),
 comment as (
     delete from mirror_comment c
     where c.bucket = @bucket and c.project_id = @project_id and c.room_id = @room_id and c.thread_id in (select old.thread_id from old)
@@ -110,3 +114,49 @@ where u.bucket = @bucket and u.project_id = @project_id and u.room_id = @room_id
         order by o.connection_id, o.user_id
         limit @max_rows
     );
+
+-- name: UnindexedThreads :many
+select bucket, project_id, room_id, thread_id from mirror_thread
+where (terms_sha256 is not distinct from content_sha256)::integer = 0
+order by bucket, project_id, room_id, thread_id
+limit @max_rows;
+
+-- name: LockUnindexedThreads :many
+-- Thread by thread, here and below: of a join, the planner might read the whole bucket.
+select t.room_id, t.thread_id, t.metadata_text
+from (select unnest(@room_ids::text[]) as room_id, unnest(@thread_ids::text[]) as thread_id) k
+cross join lateral (
+    select h.room_id, h.thread_id, h.metadata_text from mirror_thread h
+    where h.bucket = @bucket and h.project_id = @project_id and h.room_id = k.room_id and h.thread_id = k.thread_id
+        and (h.terms_sha256 is not distinct from h.content_sha256)::integer = 0
+    for update
+) t;
+
+-- name: DeleteThreadTerms :exec
+delete from mirror_thread_term
+where ctid = any(array(
+    select d.ctid
+    from (select unnest(@room_ids::text[]) as room_id, unnest(@thread_ids::text[]) as thread_id) k
+    cross join lateral (
+        select t.ctid from mirror_thread_term t
+        where t.bucket = @bucket and t.project_id = @project_id and t.room_id = k.room_id and t.thread_id = k.thread_id
+        offset 0
+    ) d
+));
+
+-- name: InsertThreadTerms :exec
+insert into mirror_thread_term (bucket, project_id, room_id, thread_id, term)
+select @bucket, @project_id, unnest(@room_ids::text[]), unnest(@thread_ids::text[]), unnest(@terms::text[])
+on conflict do nothing;
+
+-- name: MarkThreadsIndexed :exec
+update mirror_thread set terms_sha256 = content_sha256
+where ctid = any(array(
+    select d.ctid
+    from (select unnest(@room_ids::text[]) as room_id, unnest(@thread_ids::text[]) as thread_id) k
+    cross join lateral (
+        select t.ctid from mirror_thread t
+        where t.bucket = @bucket and t.project_id = @project_id and t.room_id = k.room_id and t.thread_id = k.thread_id
+        offset 0
+    ) d
+));

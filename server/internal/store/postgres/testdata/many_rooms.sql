@@ -76,12 +76,19 @@ select :rooms + n, bucket_of('default', 'r-8'), 'default', 'r-8', 't-' || (:room
 
 insert into mirror_thread (
     bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, create_time, update_time, resolved,
-    visibility, metadata_text, comment_count
+    visibility, metadata_text, comment_count, terms_sha256
 )
 select bucket, project_id, room_id, thread_id, 1, convert_to(repeat('x', 300), 'UTF8'), '', at, at,
     n % (:rooms / 4) = 1, 'public',
-    jsonb_build_object('status', case when n % (:rooms / 4) = 5 then 'rare' else 'common' end, 'n', (n % 1000)::text), 2
+    jsonb_build_object('status', case when n % (:rooms / 4) = 5 then 'rare' else 'common' end, 'n', (n % 1000)::text), 2, ''
 from made_thread;
+
+insert into mirror_thread_term (bucket, project_id, room_id, thread_id, term)
+select bucket, project_id, room_id, thread_id, encode(term_of(2, k.name, k.value), 'hex')
+from made_thread
+cross join lateral (
+    values ('status', case when n % (:rooms / 4) = 5 then 'rare' else 'common' end), ('n', (n % 1000)::text)
+) k (name, value);
 
 insert into mirror_resource_state (bucket, project_id, room_id, kind, resource_id, generation, applied_generation)
 select bucket, project_id, room_id, 4, thread_id, 2, 2 from made_thread;
