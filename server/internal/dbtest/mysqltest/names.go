@@ -245,12 +245,11 @@ func schemaOf(ctx context.Context, server, text string) (schema, error) {
 	var tables, views strings.Builder
 	for statement := range strings.SplitSeq(text, ";\n") {
 		bare := comments.ReplaceAllString(statement, "")
-		first := strings.ToLower(bare)
 		switch {
 		case bare == "":
-		case strings.HasPrefix(first, "insert"):
+		case strings.HasPrefix(strings.ToLower(bare), "insert"):
 			s.inserts = append(s.inserts, bare)
-		case strings.HasPrefix(first, "create") && strings.Contains(strings.SplitN(first, "\n", 2)[0], " view "):
+		case aboutView.MatchString(bare):
 			views.WriteString(bare + ";\n")
 		default:
 			tables.WriteString(bare + ";\n")
@@ -320,6 +319,10 @@ func runOnceKnown(ctx context.Context, to, statement string) error {
 		}
 	}
 }
+
+// aboutView is how statements about views begin, also in a dump, where they are comments with
+// a version.
+var aboutView = regexp.MustCompile(`(?i)^(/\*!\d+ )?(create|drop)\b[^(]* view\b`)
 
 // comments are whole lines of SQL.
 var comments = regexp.MustCompile(`(?m)^\s*(--.*)?\n`)
