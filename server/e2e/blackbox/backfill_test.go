@@ -73,7 +73,9 @@ func TestBackfill(t *testing.T) {
 
 		o := harness.Options{DatabaseURL: e.Database(t), UpstreamURL: upstream.URL, Env: map[string]string{
 			"MIRROR_SWEEP_INTERVAL": "1h", "MIRROR_FULL_SWEEP_INTERVAL": "24h", "MIRROR_GRPC_ADDR": freeAddr(t),
-			"MIRROR_LEASE_TTL":                   "2s",
+			// The new process waits for the leases of the one that is killed, and renews its own in
+			// time, also on a machine that does much else.
+			"MIRROR_LEASE_TTL":                   "10s",
 			"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": strconv.Itoa(backfillRate), "MIRROR_WORKERS": "8", "MIRROR_MIGRATE": "",
 			"MIRROR_FETCHES":                 "16",
 			"MIRROR_LIVEBLOCKS_CALL_TIMEOUT": "5m",

@@ -38,8 +38,8 @@ func TestKeyOfAnotherProject(t *testing.T) {
 					})
 				}
 				s := start(ours, harness.SecretKey)
+				awaitSweptIn(t, s, backfillPatience) // four fetches for each room
 				awaitStorage(t, s, rooms[0], storage(`"`+rooms[0]+`"`))
-				awaitSwept(t, s)
 				living := func() int {
 					return count(t, db, "select count(*) from mirror_room where delete_time is null")
 				}

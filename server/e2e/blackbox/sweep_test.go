@@ -62,10 +62,15 @@ func sweepOf(t testing.TB, admin mirrorv1.AdminServiceClient) *mirrorv1.Sweep {
 
 // awaitSwept waits until a sweep has come to its end that began after now, and until
 // what it found is fetched, and returns it.
-func awaitSwept(t testing.TB, s *harness.Service) (sweep *mirrorv1.Sweep) {
+func awaitSwept(t testing.TB, s *harness.Service) *mirrorv1.Sweep {
+	t.Helper()
+	return awaitSweptIn(t, s, patience)
+}
+
+func awaitSweptIn(t testing.TB, s *harness.Service, within time.Duration) (sweep *mirrorv1.Sweep) {
 	t.Helper()
 	from, admin := time.Now(), s.Admin(t)
-	harness.Eventually(t, patience, func() error {
+	harness.Eventually(t, within, func() error {
 		sweep = sweepOf(t, admin)
 		if sweep.GetEndTime() == nil || !sweep.GetBeginTime().AsTime().After(from) || sweep.GetResourcesPending() > 0 {
 			return fmt.Errorf("sweep = %v; want one that began after %s to be done", sweep, from)
