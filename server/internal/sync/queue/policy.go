@@ -33,6 +33,8 @@ func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Fail
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the copy changed during the fetch"
 	case errors.Is(err, errLeaseExpired):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the lease could not be renewed in time"
+	case errors.Is(err, errUnanswered):
+		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the database did not answer"
 	case errors.Is(err, errAlone):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, fmt.Sprintf(
 			"the process ended %d times during this task; it runs once more, while nothing else does", lease.Deaths)

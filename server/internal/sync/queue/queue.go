@@ -159,6 +159,7 @@ type Pool struct {
 	// unclaimed are the causes of tasks that could not be claimed, such as one whose next
 	// attempt is due later: until a query finds them again.
 	unclaimed map[mirror.Resource][]mirror.Span
+	owed      debts
 }
 
 // unclaimedLimit is the maximum number of unclaimed tasks whose causes are remembered.
@@ -492,9 +493,13 @@ func (p *Pool) dispatch(ctx, work context.Context) time.Duration {
 	}
 	p.ask(ctx, now)
 	p.scan(ctx, now)
+	p.pay(ctx, now)
 	next := p.nextScan
 	if p.scanning {
 		next = now.Add(p.cfg.SafetyPoll) // its end wakes the loop
+	}
+	if len(p.owed.list) > 0 && !p.owed.paying && p.owed.next.Before(next) {
+		next = p.owed.next
 	}
 	for l := range lanes {
 		for _, line := range p.lines.of[l] {

@@ -1090,3 +1090,55 @@ func TestStoreOutage(t *testing.T) {
 		})
 	}
 }
+
+// A process that lives through outages of its database gives its leases back after each:
+// they are no deaths, after some of which the task would fail for good.
+func TestStoreOutagesAreNoDeaths(t *testing.T) {
+	t.Parallel()
+	down := fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
+	for name, lost := range map[string]string{
+		"result":          "Apply", // then nothing is recorded
+		"answer to claim": "Claim", // the database has leased the task
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(b *bench) {
+				var out, over atomic.Bool
+				b.tasks.late = func(call string) error {
+					if call == lost && !over.Load() && out.CompareAndSwap(false, true) {
+						return down
+					}
+					return nil
+				}
+				b.tasks.failing(func(string) error {
+					if out.Load() {
+						return down
+					}
+					return nil
+				})
+				pool, _ := b.start(func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+					if lease.Deaths != 0 {
+						b.Errorf("the task counts %d deaths of a process that lives", lease.Deaths)
+					}
+					if err := b.tasks.late("Apply"); err != nil {
+						return mirror.Applied{}, err
+					}
+					return b.tasks.apply(ctx, lease)
+				}, func(c *Config) { c.Policy.MaxAttempts = 100 })
+				for range store.MaxDeaths + 2 {
+					out.Store(false)
+					b.due(pool, resource(0))
+					pass(time.Minute)
+					if !out.Load() {
+						b.Fatal("there was no outage")
+					}
+					pass(2 * leaseTTL)
+				}
+				over.Store(true)
+				out.Store(false)
+				pass(time.Minute)
+				b.wantDone(resource(0))
+			})
+		})
+	}
+}

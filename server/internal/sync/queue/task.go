@@ -66,6 +66,9 @@ const notClaimed Result = "not_claimed"
 
 // attempt leases and runs a task.
 func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end ending) {
+	if p.owes(r) {
+		return end // to claim it now would count as a death
+	}
 	var token [16]byte
 	_, _ = rand.Read(token[:]) // never fails by its own contract
 	claimCtx, cancel := context.WithTimeout(ctx, recordTimeout)
@@ -76,6 +79,9 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end en
 		if !errors.Is(err, store.ErrNotDue) {
 			p.cfg.Logger.ErrorContext(ctx, "cannot claim a task", slog.Any("error", err))
 			end.unclaimed = err
+			// Perhaps only the answer is lost.
+			lease = mirror.Lease{Resource: r, Token: token}
+			p.owe(lease, p.cfg.Policy.Failure(lease, errUnanswered, p.cfg.Now()), err)
 		}
 		p.lookAgain()
 		return end
@@ -113,6 +119,9 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end en
 	}
 	return end
 }
+
+// errUnanswered ends a task that may have been leased: the store did not say so.
+var errUnanswered = errors.New("queue: no answer to a claim")
 
 // errAlone ends a task that is to run while nothing else does.
 var errAlone = errors.New("queue: the process ended several times during this task")
@@ -316,21 +325,15 @@ func (p *Pool) fail(ctx context.Context, lease mirror.Lease, err error, end *end
 			slog.Int("attempts", lease.Attempts+1), slog.Time("next", f.NotBefore))
 	}
 	// Also at shutdown: a released task need not wait for the lease to expire.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	applied, ferr := p.cfg.Tasks.Fail(ctx, lease, f)
+	applied, ferr := p.giveBack(context.WithoutCancel(ctx), lease, f)
 	switch {
 	case ferr == nil:
-		end.applied = applied
-		switch {
-		case f.Unsupported:
-			end.failed = errUnsupported
-		case f.Final && applied.Due.IsZero():
-			end.failed = errRefreshFailed
-		}
+		end.applied, end.failed = applied, given(f, applied)
 		return
 	case !errors.Is(ferr, store.ErrLeaseLost):
-		log.ErrorContext(ctx, "cannot record a failed task; it is tried again when its lease ends", slog.Any("error", ferr))
+		log.ErrorContext(ctx, "cannot record a failed task; it is recorded once the database is back",
+			slog.Any("error", ferr))
+		p.owe(lease, f, ferr)
 	}
 	p.lookAgain()
 }

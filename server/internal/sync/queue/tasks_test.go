@@ -22,6 +22,8 @@ type tasks struct {
 	applied          time.Time
 	// epoch is that of every room.
 	epoch int64
+	// late, if set, may lose the answer to a call that was obeyed.
+	late func(call string) error
 	// fail, if set, may refuse a call by its name.
 	fail func(call string) error
 }
@@ -185,6 +187,11 @@ func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	}
 	s.LeaseToken, s.LeaseUntil = token, now.Add(ttl)
 	t.states[r] = s
+	if t.late != nil {
+		if err := t.late("Claim"); err != nil {
+			return mirror.Lease{}, err
+		}
+	}
 	return store.LeaseOf(r, token, s.LeaseUntil, s, store.RoomCopy{Epoch: t.epoch}), nil
 }
 
