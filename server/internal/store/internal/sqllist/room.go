@@ -221,8 +221,9 @@ func (r *Reader) readDocuments(reads int) string {
 join mirror_document d
     on d.bucket = k.bucket and d.project_id = k.project_id and d.room_id = k.room_id
     and d.kind = k.kind and d.resource_id = k.resource_id
-join mirror_room r on ` + onKey("r", "d", "d.room_id") + "\n" + r.state("d", "d.room_id", "d.kind", "d.resource_id") +
-		"where " + shown("d", "", "k.deleted")
+join mirror_room r on ` + onKey("r", "d", "d.room_id") + `
+left join mirror_resource_state s on ` + onState("d", "d.room_id", "d.kind", "d.resource_id") + `
+where ` + shown("d", "", "k.deleted")
 	if r.dialect.Routed { // by the buckets alone a sharded server finds the shards
 		text += "\n    and d.bucket in (?" + strings.Repeat(", ?", reads-1) + ")"
 	}
