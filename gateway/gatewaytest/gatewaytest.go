@@ -538,6 +538,18 @@ func (e adminEcho) ReplayEvents(req *mirrorv1.ReplayEventsRequest,
 	return stream.Send(&mirrorv1.ReplayEventsResponse{Done: true})
 }
 
+func (e adminEcho) EraseUser(req *mirrorv1.EraseUserRequest,
+	stream grpc.ServerStreamingServer[mirrorv1.EraseUserResponse],
+) error {
+	e.heard(stream.Context(), req)
+	return stream.Send(&mirrorv1.EraseUserResponse{Done: true})
+}
+
+func (e adminEcho) EraseRoom(ctx context.Context, req *mirrorv1.EraseRoomRequest) (*mirrorv1.EraseRoomResponse, error) {
+	e.heard(ctx, req)
+	return &mirrorv1.EraseRoomResponse{}, nil
+}
+
 func (e adminEcho) RequestSync(ctx context.Context, req *mirrorv1.RequestSyncRequest) (*mirrorv1.RequestSyncResponse,
 	error,
 ) {

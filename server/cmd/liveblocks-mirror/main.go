@@ -47,6 +47,7 @@ type commands struct {
 	Status   cli.Status   `cmd:"" help:"Show the status of the running service."`
 	Tasks    cli.Tasks    `cmd:"" help:"List, show, retry and discard tasks."`
 	Events   cli.Events   `cmd:"" help:"List, show and replay recorded webhooks."`
+	Erase    cli.Erase    `cmd:"" help:"Erase what only the mirror has of a user, or what a deleted room has left, for good."`
 	Audit    cli.Audit    `cmd:"" help:"List who did what, and whose calls were refused."`
 	Resync   cli.Resync   `cmd:"" help:"Make the running service fetch a room, or one resource in it, again."`
 	Backfill cli.Backfill `cmd:"" help:"Make the running service fetch everything again, and show the progress."`

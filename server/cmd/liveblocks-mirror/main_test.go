@@ -106,7 +106,7 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 			t.Fatalf("--%s cannot be set: %v", f.Name, err)
 		}
 	}
-	if secrets != 38 {
+	if secrets != 40 {
 		t.Errorf("secrets = %d; want 7 of serve, 2 each of migrate, purge and feed, 4 of projects, and 1 of each command "+
 			"that calls the service", secrets)
 	}

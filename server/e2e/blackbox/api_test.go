@@ -111,6 +111,7 @@ func TestEveryCallOfTheDocuments(t *testing.T) {
 		"PauseProject": `^\{\}\s*$|nothing is fetched`, "ResumeProject": `^\{\}\s*$|fetching goes on`,
 		"ConfirmSecretKey": `^\{\}\s*$|is taken to be`,
 		"ConfirmDeletions": "sweepId|up to 12 rooms", "ReplayEvents": `"done": ?true|events would be replayed`,
+		"EraseUser": `"done": ?true|nothing to erase`, "EraseRoom": "mirror_room",
 		"VerifyMirror": `"summary"|0 repairs requested`, "ReceiveWebhook": "EVENT_OUTCOME_QUEUED|queued",
 		"ListAuditEntries": "PauseProject",
 		"GetEvent":         "plan", "ListEvents": "msg_example",
@@ -208,6 +209,21 @@ func examplesAtLiveblocks(t *testing.T, s *harness.Service, upstream *harness.Fa
 		InboxID: "in_example", UserID: "alice", RoomID: "plan", SubjectID: "th_example",
 	})
 	upstream.PutGroup("marketing", "alice")
+	must(t, upstream.CreateRoom("gone", fake.RoomOptions{}))
+	harness.Eventually(t, patience, func() error {
+		if got := send(t, http.MethodGet, s.URL("/v1/rooms/gone"), bearer(token), nil); got.status != http.StatusOK {
+			return fmt.Errorf("a room is %d %s; want it mirrored", got.status, got.body)
+		}
+		return nil
+	})
+	must(t, upstream.DeleteRoom("gone"))
+	tell(t, s, fake.RoomDeleted, "gone")
+	harness.Eventually(t, patience, func() error {
+		if got := send(t, http.MethodGet, s.URL("/v1/rooms/gone"), bearer(token), nil); got.status != http.StatusNotFound {
+			return fmt.Errorf("a room is %d %s; want it deleted", got.status, got.body)
+		}
+		return nil
+	})
 	delivery := harness.SignAs(t, "msg_example", time.Now(), fake.Payload(fake.Event{
 		Type: fake.StorageUpdated, RoomID: "plan", Time: time.Now(),
 	}, harness.LiveblocksProject))

@@ -86,6 +86,7 @@ const (
 	ReasonChangeTokenAhead        Reason = "CHANGE_TOKEN_AHEAD"
 	ReasonWatcherTooSlow          Reason = "WATCHER_TOO_SLOW"
 	ReasonWatchersLimited         Reason = "WATCHERS_LIMITED"
+	ReasonRoomNotDeleted          Reason = "ROOM_NOT_DELETED"
 )
 
 // Reasons finer than those of the API, for decisions; see [Reason.Public].

@@ -1,11 +1,17 @@
 package store
 
-import "slices"
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+)
 
 // RoomTables are the tables whose rows belong to one room each, besides mirror_room,
 // in the order in which their rows are locked. What they hold of a room that is
 // deleted is needed no more: the states stay, so that no late event takes the room for
-// a new one, and so do the events, without their bodies, because their ids tell
+// a new one, and so do the events, without their bodies and users, because their ids tell
 // repeated deliveries from new ones.
 var RoomTables = slices.Concat([]string{"mirror_unfolded_event"}, contentTables,
 	[]string{"mirror_user_session", "mirror_notification"})
@@ -21,6 +27,17 @@ var contentTables = []string{
 // Purged is what takes the place of the JSON of a room and the bodies of its events.
 const Purged = "{}"
 
+// TableRows are numbers of rows, by table; tables without any are left out.
+type TableRows map[string]int64
+
+// All is the number of rows in all tables.
+func (t TableRows) All() (all int64) {
+	for _, n := range t {
+		all += n
+	}
+	return all
+}
+
 // ProjectTables are the tables with a bucket whose rows belong to one project each, in
 // the order in which their rows are locked. So do those of mirror_change, which stay: see
 // [Purge.PurgeProject].
@@ -30,3 +47,19 @@ var ProjectTables = slices.Concat([]string{"mirror_event", "mirror_resource_stat
 // ProjectRows are the tables with rows of a project that are in no bucket. That a project
 // was there is known by its row of the last.
 var ProjectRows = []string{"mirror_unannounced", "mirror_project"}
+
+// RoomPurger is the part of [Purge] that purges one room.
+type RoomPurger interface {
+	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error)
+}
+
+// PurgeWhole removes all that is left of a room, at most limit rows at once, and returns how
+// many rows that were.
+func PurgeWhole(ctx context.Context, s RoomPurger, room mirror.Resource, before time.Time, limit int) (int64, error) {
+	for rows := int64(0); ; {
+		n, err := s.PurgeRoom(ctx, room, before, limit)
+		if rows += int64(n); err != nil || n == 0 {
+			return rows, err
+		}
+	}
+}

@@ -66,6 +66,7 @@ type Store interface {
 	Sweeps
 	Purge
 	Retention
+	Erasure
 	Audit
 	Query
 	Feed
@@ -500,15 +501,17 @@ type Purge interface {
 	DeletedRooms(ctx context.Context, project mirror.ProjectID, before time.Time, after mirror.RoomID,
 		limit int) ([]mirror.RoomID, error)
 
-	// Remains counts the rows that PurgeRoom would change for a deleted room.
-	Remains(ctx context.Context, room mirror.Resource) (int64, error)
+	// Remains counts the rows that PurgeRoom would change for a deleted room, by table.
+	Remains(ctx context.Context, room mirror.Resource) (TableRows, error)
 
 	// PurgeRoom removes at most limit rows of what is left of a room that was deleted
-	// before a time, and returns how many: the rows of RoomTables, the bodies of its
-	// events and, last, its JSON. It changes nothing of a room that is alive, was deleted
-	// later, or is not mirrored. What stays is the tombstone, the states and the events
-	// without their bodies, so that a late or repeated delivery means what it would have
-	// meant. Events of another Liveblocks project keep their bodies; see TakeUp.
+	// before a time, and returns how many: the rows of RoomTables, the bodies and users of
+	// its events and, last, its JSON. It changes nothing of a room that is alive, was deleted
+	// later, or is not mirrored, nor while something is to be fetched of the room itself: it may
+	// be there after all. What stays is the tombstone, the states and the events
+	// without bodies and users, so that a late or repeated delivery means what it would have
+	// meant. Leases on what is folded in the room end, so that nobody writes what was read
+	// before. Events of another Liveblocks project keep theirs; see TakeUp.
 	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error)
 
 	// ProjectIDs lists the projects of which something is stored, ordered by the bytes of
@@ -542,6 +545,26 @@ type Retention interface {
 	// Oldest returns the time of the oldest row of each table, as it ages; none of a table
 	// without rows.
 	Oldest(ctx context.Context, project mirror.ProjectID) (map[Aging]time.Time, error)
+}
+
+// Erasure finds and removes what the mirror has of a user. [Personal] says where that can
+// be. Each call is about one bucket, and changes rows in one transaction.
+type Erasure interface {
+	// PersonalRows returns rows of a table and a bucket after the one with a key, in key
+	// order; nil is before all. They are at most limit, and take at most size bytes, about,
+	// unless the first one alone takes more; none means that there are no more. It locks
+	// nothing.
+	PersonalRows(ctx context.Context, project mirror.ProjectID, table *PersonalTable, bucket int16, after []any,
+		limit int, size int64) ([]PersonalRow, error)
+
+	// EraseRows judges the rows with some keys once more, while nobody can change them, and
+	// does what is decided; see [PersonalTable.Judge]. With dryRun it changes nothing, but the
+	// result is the same, without changes. If the table is one of what is folded, leases on
+	// the resources of changed rows end, so that nobody writes what was read before, and each
+	// resource that readers see gets a change entry. The attachments of the user's comments
+	// go first, and a call ends early once EraseAttachments went.
+	EraseRows(ctx context.Context, project mirror.ProjectID, table *PersonalTable, bucket int16, keys [][]any,
+		subject Subject, dryRun bool, now time.Time) (Erased, error)
 }
 
 // Audit keeps who has changed something for operators, and who was refused.

@@ -229,6 +229,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/rooms:erase": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * EraseRoom erases what a deleted room has left: its content, sessions and notifications, and the payloads and users of its events. Without confirm it only counts. What stays are ids, so that a late or repeated webhook does not bring the room back, and the events that were set aside as those of another Liveblocks project. A room that was never mirrored is not found.
+         * @description A room that Liveblocks still has would come back, so the call fails with FAILED_PRECONDITION, reason ROOM_NOT_DELETED: delete the room there first. It may be repeated.
+         */
+        post: operations["eraseRoom"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/secret-key:confirm": {
         parameters: {
             query?: never;
@@ -342,6 +362,28 @@ export interface paths {
         put?: never;
         /** RetryTask makes a failed or waiting task due immediately and resets its attempts. A task that is done fails with FAILED_PRECONDITION, reason TASK_NOT_RETRYABLE: use RequestSync to fetch a resource again. */
         post: operations["retryTask"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/users:erase": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * EraseUser erases what only the mirror has of a user: sessions and notifications, events, and what is left of comments, reactions and memberships in what Liveblocks has deleted. In what belongs to others, an empty value takes the place of the id where the member that has it says that it is one of a user. Without confirm it only counts, in the same way.
+         * @description What Liveblocks still has stays, because it would come back with the next fetch. It is listed as remaining, to be deleted there, and so is what holds the id in words of others. Repeat the call until nothing is left: it may be repeated at any time, also after a failure, and events that are still on their way may name the user. It does not call Liveblocks, but what remains is fetched again in the background.
+         *
+         *     It streams its progress. The last message has done set; a stream without it ended early.
+         */
+        post: operations["eraseUser"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1435,6 +1477,55 @@ export interface components {
          * @enum {string}
          */
         DriftKind: "unspecified" | "missing" | "surplus" | "content" | "derived";
+        /** @description EraseRoomResponse says what was erased. */
+        EraseRoomResponse: {
+            /** @description The rows of the room, by table. Those of events and of the room itself are emptied, all others deleted. Tables without any are left out. */
+            tables: components["schemas"]["ErasedTable"][];
+        };
+        /** @description EraseUserResponse is the progress so far. */
+        EraseUserResponse: {
+            /**
+             * Format: int32
+             * @description How many parts there are.
+             */
+            bucketCount: number;
+            /**
+             * Format: int32
+             * @description How many of bucketCount parts of the database were searched.
+             */
+            bucketsDone: number;
+            /** @description Set in the last message of the stream. */
+            done: boolean;
+            /** @description Resources that hold the id still, as far as they were found since the message before. Events, sessions and entries of the audit that do are only counted. */
+            remaining: components["schemas"]["RemainingResource"][];
+            /** @description The rows that concern the user, in the parts that were searched, by table. Tables without any are left out. */
+            tables: components["schemas"]["ErasedTable"][];
+        };
+        /** @description ErasedTable counts rows of a table of the database. */
+        ErasedTable: {
+            /**
+             * Format: int64
+             * @description The rows that hold the id and are copies of what Liveblocks still has.
+             */
+            livingRows: string;
+            /**
+             * Format: int64
+             * @description The other rows that hold the id still, in what others wrote, in documents of deleted rooms, in names of rooms, or as a part of a longer word. A document that cannot be read counts too. A row can be rewritten and count here too.
+             */
+            otherRows: string;
+            /**
+             * Format: int64
+             * @description The rows that were deleted, or would have been with confirm.
+             */
+            removedRows: string;
+            /**
+             * Format: int64
+             * @description The rows that were emptied, or have lost the id where it was known to be one of a user; or would have.
+             */
+            rewrittenRows: string;
+            /** @description The table. */
+            table: string;
+        };
         /** @description A google.rpc.ErrorInfo with the reason, or another detail of google.rpc, such as RetryInfo. */
         ErrorDetail: {
             /** @example type.googleapis.com/google.rpc.ErrorInfo */
@@ -1506,9 +1597,10 @@ export interface components {
          *     - CHANGE_TOKEN_AHEAD: The database is older than the change token or than what a snapshot has told, as after a restore: start again, with a snapshot if you hold copies.
          *     - WATCHER_TOO_SLOW: The watcher did not take a response for too long. The last token that it got is good.
          *     - WATCHERS_LIMITED: Too many watch the changes of this process. Carries RetryInfo.
+         *     - ROOM_NOT_DELETED: Liveblocks still has the room, so what is erased of it would come back. Metadata: roomId.
          * @enum {string}
          */
-        ErrorReason: "INTERNAL" | "REQUEST_INVALID" | "ID_INVALID" | "PROJECT_UNKNOWN" | "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" | "CREDENTIAL_MISSING" | "CREDENTIAL_INVALID" | "SIGNATURE_MISSING" | "SIGNATURE_INVALID" | "TIMESTAMP_OUT_OF_TOLERANCE" | "PAYLOAD_TOO_LARGE" | "ROOM_NOT_MIRRORED" | "DOCUMENT_NOT_MIRRORED" | "EVENT_NOT_FOUND" | "TASK_NOT_FOUND" | "TASK_NOT_RETRYABLE" | "DOCUMENT_TOO_LARGE" | "STORE_UNAVAILABLE" | "SCHEMA_BEHIND" | "ACCEPT_QUEUE_FULL" | "SHUTTING_DOWN" | "PROJECT_PAUSED" | "REFRESH_FAILED" | "SYNC_FAILED" | "UPSTREAM_NOT_FOUND" | "UPSTREAM_ACCESS_DENIED" | "UPSTREAM_RATE_LIMITED" | "UPSTREAM_UNAVAILABLE" | "UPSTREAM_ANSWER_TOO_LARGE" | "UPSTREAM_ANSWER_INVALID" | "EVENT_ID_INVALID" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "DOCUMENT_UNREADABLE" | "THREAD_NOT_MIRRORED" | "COMMENT_NOT_MIRRORED" | "FLOW_NOT_FOUND" | "GROUP_NOT_MIRRORED" | "UPSTREAM_UNSUPPORTED" | "SCOPE_MISSING" | "ROOMS_LIMITED" | "CREDENTIAL_EXPIRED" | "CREDENTIALS_LIMITED" | "ADDRESS_NOT_ALLOWED" | "ISSUER_UNAVAILABLE" | "STORE_LIMIT_EXCEEDED" | "TASK_NOT_DISCARDABLE" | "CHANGE_TOKEN_INVALID" | "CHANGE_TOKEN_MISMATCH" | "CHANGE_TOKEN_EXPIRED" | "CHANGE_TOKEN_AHEAD" | "WATCHER_TOO_SLOW" | "WATCHERS_LIMITED";
+        ErrorReason: "INTERNAL" | "REQUEST_INVALID" | "ID_INVALID" | "PROJECT_UNKNOWN" | "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" | "CREDENTIAL_MISSING" | "CREDENTIAL_INVALID" | "SIGNATURE_MISSING" | "SIGNATURE_INVALID" | "TIMESTAMP_OUT_OF_TOLERANCE" | "PAYLOAD_TOO_LARGE" | "ROOM_NOT_MIRRORED" | "DOCUMENT_NOT_MIRRORED" | "EVENT_NOT_FOUND" | "TASK_NOT_FOUND" | "TASK_NOT_RETRYABLE" | "DOCUMENT_TOO_LARGE" | "STORE_UNAVAILABLE" | "SCHEMA_BEHIND" | "ACCEPT_QUEUE_FULL" | "SHUTTING_DOWN" | "PROJECT_PAUSED" | "REFRESH_FAILED" | "SYNC_FAILED" | "UPSTREAM_NOT_FOUND" | "UPSTREAM_ACCESS_DENIED" | "UPSTREAM_RATE_LIMITED" | "UPSTREAM_UNAVAILABLE" | "UPSTREAM_ANSWER_TOO_LARGE" | "UPSTREAM_ANSWER_INVALID" | "EVENT_ID_INVALID" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "DOCUMENT_UNREADABLE" | "THREAD_NOT_MIRRORED" | "COMMENT_NOT_MIRRORED" | "FLOW_NOT_FOUND" | "GROUP_NOT_MIRRORED" | "UPSTREAM_UNSUPPORTED" | "SCOPE_MISSING" | "ROOMS_LIMITED" | "CREDENTIAL_EXPIRED" | "CREDENTIALS_LIMITED" | "ADDRESS_NOT_ALLOWED" | "ISSUER_UNAVAILABLE" | "STORE_LIMIT_EXCEEDED" | "TASK_NOT_DISCARDABLE" | "CHANGE_TOKEN_INVALID" | "CHANGE_TOKEN_MISMATCH" | "CHANGE_TOKEN_EXPIRED" | "CHANGE_TOKEN_AHEAD" | "WATCHER_TOO_SLOW" | "WATCHERS_LIMITED" | "ROOM_NOT_DELETED";
         /** @description Event is one signed webhook delivery, stored as it arrived. */
         Event: {
             /** @description The delivery's header webhook-id. It identifies duplicates. */
@@ -2171,6 +2263,23 @@ export interface components {
             callCount: string;
             /** @description The reason, as in the errors that the callers got. */
             reason: components["schemas"]["ErrorReason"];
+        };
+        /** @description RemainingResource is something that holds the id of a user still. */
+        RemainingResource: {
+            /** @description The columns of the database that hold the id, such as "mirror_comment.userId". */
+            columns: string[];
+            /** @description The id is a whole value somewhere. Otherwise it is a part of a longer text, which may be another word. */
+            exact: boolean;
+            /** @description What it is. */
+            kind: components["schemas"]["ResourceKind"];
+            /** @description Liveblocks still has it, as far as the mirror knows. */
+            living: boolean;
+            /** @description What ends it: a method and a path of Liveblocks' REST API, a call of this API, or a sentence. */
+            remedy: string;
+            /** @description The id of the thread, group or notification, or the guid of the Yjs subdocument. */
+            resourceId: string;
+            /** @description The room. Empty for groups. */
+            roomId: string;
         };
         /** @description ReplayEventsResponse is the progress so far. */
         ReplayEventsResponse: {
@@ -3333,6 +3442,44 @@ export interface operations {
             default: components["responses"]["Failed"];
         };
     };
+    eraseRoom: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description Erase for good. Otherwise the call only counts. */
+                    confirm?: boolean;
+                    /** @description The project. Empty means the only configured project. */
+                    projectId?: string;
+                    /** @description The room. */
+                    roomId: string;
+                };
+            };
+        };
+        responses: {
+            /** @description EraseRoomResponse says what was erased. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EraseRoomResponse"];
+                };
+            };
+            400: components["responses"]["Invalid"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["Limited"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Failed"];
+        };
+    };
     confirmSecretKey: {
         parameters: {
             query?: never;
@@ -3565,6 +3712,49 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RetryTaskResponse"];
+                };
+            };
+            400: components["responses"]["Invalid"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            429: components["responses"]["Limited"];
+            503: components["responses"]["Unavailable"];
+            default: components["responses"]["Failed"];
+        };
+    };
+    eraseUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description Erase for good. Otherwise the call only counts. */
+                    confirm?: boolean;
+                    /** @description In what only the mirror has, the id goes also where others wrote it or an application chose it: each text that has it as a word is emptied, members of JSON with such a name go, and so do documents of deleted rooms that name it. Use it for ids that are no words: with "admin", what says so of others is lost. */
+                    everywhere?: boolean;
+                    /** @description The project. Empty means the only configured project. */
+                    projectId?: string;
+                    /** @description The id of the user, as the application gives it to Liveblocks. */
+                    userId: string;
+                };
+            };
+        };
+        responses: {
+            /** @description A stream of messages, one per line. An error ends it. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error?: components["schemas"]["Status"];
+                        result?: components["schemas"]["EraseUserResponse"];
+                    };
                 };
             };
             400: components["responses"]["Invalid"];

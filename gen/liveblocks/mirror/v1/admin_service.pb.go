@@ -2527,6 +2527,464 @@ func (x *ReplayEventsResponse) GetDone() bool {
 	return false
 }
 
+// EraseUserRequest names a user.
+type EraseUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The id of the user, as the application gives it to Liveblocks.
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Erase for good. Otherwise the call only counts.
+	Confirm bool `protobuf:"varint,3,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// In what only the mirror has, the id goes also where others wrote it or an application
+	// chose it: each text that has it as a word is emptied, members of JSON with such a name
+	// go, and so do documents of deleted rooms that name it. Use it for ids that are no words:
+	// with "admin", what says so of others is lost.
+	Everywhere    bool `protobuf:"varint,4,opt,name=everywhere,proto3" json:"everywhere,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseUserRequest) Reset() {
+	*x = EraseUserRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseUserRequest) ProtoMessage() {}
+
+func (x *EraseUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseUserRequest.ProtoReflect.Descriptor instead.
+func (*EraseUserRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *EraseUserRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *EraseUserRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *EraseUserRequest) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
+func (x *EraseUserRequest) GetEverywhere() bool {
+	if x != nil {
+		return x.Everywhere
+	}
+	return false
+}
+
+// EraseUserResponse is the progress so far.
+type EraseUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many of bucket_count parts of the database were searched.
+	BucketsDone int32 `protobuf:"varint,1,opt,name=buckets_done,json=bucketsDone,proto3" json:"buckets_done,omitempty"`
+	// How many parts there are.
+	BucketCount int32 `protobuf:"varint,2,opt,name=bucket_count,json=bucketCount,proto3" json:"bucket_count,omitempty"`
+	// The rows that concern the user, in the parts that were searched, by table. Tables
+	// without any are left out.
+	Tables []*ErasedTable `protobuf:"bytes,3,rep,name=tables,proto3" json:"tables,omitempty"`
+	// Resources that hold the id still, as far as they were found since the message before.
+	// Events, sessions and entries of the audit that do are only counted.
+	Remaining []*RemainingResource `protobuf:"bytes,4,rep,name=remaining,proto3" json:"remaining,omitempty"`
+	// Set in the last message of the stream.
+	Done          bool `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseUserResponse) Reset() {
+	*x = EraseUserResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseUserResponse) ProtoMessage() {}
+
+func (x *EraseUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseUserResponse.ProtoReflect.Descriptor instead.
+func (*EraseUserResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *EraseUserResponse) GetBucketsDone() int32 {
+	if x != nil {
+		return x.BucketsDone
+	}
+	return 0
+}
+
+func (x *EraseUserResponse) GetBucketCount() int32 {
+	if x != nil {
+		return x.BucketCount
+	}
+	return 0
+}
+
+func (x *EraseUserResponse) GetTables() []*ErasedTable {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+func (x *EraseUserResponse) GetRemaining() []*RemainingResource {
+	if x != nil {
+		return x.Remaining
+	}
+	return nil
+}
+
+func (x *EraseUserResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+// ErasedTable counts rows of a table of the database.
+type ErasedTable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table.
+	Table string `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// The rows that were deleted, or would have been with confirm.
+	RemovedRows int64 `protobuf:"varint,2,opt,name=removed_rows,json=removedRows,proto3" json:"removed_rows,omitempty"`
+	// The rows that were emptied, or have lost the id where it was known to be one of a user;
+	// or would have.
+	RewrittenRows int64 `protobuf:"varint,3,opt,name=rewritten_rows,json=rewrittenRows,proto3" json:"rewritten_rows,omitempty"`
+	// The rows that hold the id and are copies of what Liveblocks still has.
+	LivingRows int64 `protobuf:"varint,4,opt,name=living_rows,json=livingRows,proto3" json:"living_rows,omitempty"`
+	// The other rows that hold the id still, in what others wrote, in documents of deleted
+	// rooms, in names of rooms, or as a part of a longer word. A document that cannot be read
+	// counts too. A row can be rewritten and count here too.
+	OtherRows     int64 `protobuf:"varint,5,opt,name=other_rows,json=otherRows,proto3" json:"other_rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErasedTable) Reset() {
+	*x = ErasedTable{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErasedTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErasedTable) ProtoMessage() {}
+
+func (x *ErasedTable) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErasedTable.ProtoReflect.Descriptor instead.
+func (*ErasedTable) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ErasedTable) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *ErasedTable) GetRemovedRows() int64 {
+	if x != nil {
+		return x.RemovedRows
+	}
+	return 0
+}
+
+func (x *ErasedTable) GetRewrittenRows() int64 {
+	if x != nil {
+		return x.RewrittenRows
+	}
+	return 0
+}
+
+func (x *ErasedTable) GetLivingRows() int64 {
+	if x != nil {
+		return x.LivingRows
+	}
+	return 0
+}
+
+func (x *ErasedTable) GetOtherRows() int64 {
+	if x != nil {
+		return x.OtherRows
+	}
+	return 0
+}
+
+// RemainingResource is something that holds the id of a user still.
+type RemainingResource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	Kind ResourceKind `protobuf:"varint,1,opt,name=kind,proto3,enum=liveblocks.mirror.v1.ResourceKind" json:"kind,omitempty"`
+	// The room. Empty for groups.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// The id of the thread, group or notification, or the guid of the Yjs subdocument.
+	ResourceId string `protobuf:"bytes,3,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
+	// The columns of the database that hold the id, such as "mirror_comment.user_id".
+	Columns []string `protobuf:"bytes,4,rep,name=columns,proto3" json:"columns,omitempty"`
+	// The id is a whole value somewhere. Otherwise it is a part of a longer text, which may
+	// be another word.
+	Exact bool `protobuf:"varint,5,opt,name=exact,proto3" json:"exact,omitempty"`
+	// Liveblocks still has it, as far as the mirror knows.
+	Living bool `protobuf:"varint,6,opt,name=living,proto3" json:"living,omitempty"`
+	// What ends it: a method and a path of Liveblocks' REST API, a call of this API, or a
+	// sentence.
+	Remedy        string `protobuf:"bytes,7,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemainingResource) Reset() {
+	*x = RemainingResource{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemainingResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemainingResource) ProtoMessage() {}
+
+func (x *RemainingResource) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemainingResource.ProtoReflect.Descriptor instead.
+func (*RemainingResource) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RemainingResource) GetKind() ResourceKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ResourceKind_RESOURCE_KIND_UNSPECIFIED
+}
+
+func (x *RemainingResource) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *RemainingResource) GetResourceId() string {
+	if x != nil {
+		return x.ResourceId
+	}
+	return ""
+}
+
+func (x *RemainingResource) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *RemainingResource) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
+}
+
+func (x *RemainingResource) GetLiving() bool {
+	if x != nil {
+		return x.Living
+	}
+	return false
+}
+
+func (x *RemainingResource) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+// EraseRoomRequest names a room.
+type EraseRoomRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The project. Empty means the only configured project.
+	ProjectId string `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// The room.
+	RoomId string `protobuf:"bytes,2,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Erase for good. Otherwise the call only counts.
+	Confirm       bool `protobuf:"varint,3,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseRoomRequest) Reset() {
+	*x = EraseRoomRequest{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseRoomRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseRoomRequest) ProtoMessage() {}
+
+func (x *EraseRoomRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseRoomRequest.ProtoReflect.Descriptor instead.
+func (*EraseRoomRequest) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *EraseRoomRequest) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *EraseRoomRequest) GetRoomId() string {
+	if x != nil {
+		return x.RoomId
+	}
+	return ""
+}
+
+func (x *EraseRoomRequest) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
+// EraseRoomResponse says what was erased.
+type EraseRoomResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rows of the room, by table. Those of events and of the room itself are emptied,
+	// all others deleted. Tables without any are left out.
+	Tables        []*ErasedTable `protobuf:"bytes,1,rep,name=tables,proto3" json:"tables,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseRoomResponse) Reset() {
+	*x = EraseRoomResponse{}
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseRoomResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseRoomResponse) ProtoMessage() {}
+
+func (x *EraseRoomResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseRoomResponse.ProtoReflect.Descriptor instead.
+func (*EraseRoomResponse) Descriptor() ([]byte, []int) {
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *EraseRoomResponse) GetTables() []*ErasedTable {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
 // ConfirmSecretKeyRequest names a project.
 type ConfirmSecretKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2538,7 +2996,7 @@ type ConfirmSecretKeyRequest struct {
 
 func (x *ConfirmSecretKeyRequest) Reset() {
 	*x = ConfirmSecretKeyRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +3008,7 @@ func (x *ConfirmSecretKeyRequest) String() string {
 func (*ConfirmSecretKeyRequest) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[37]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +3021,7 @@ func (x *ConfirmSecretKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{37}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ConfirmSecretKeyRequest) GetProjectId() string {
@@ -2582,7 +3040,7 @@ type ConfirmSecretKeyResponse struct {
 
 func (x *ConfirmSecretKeyResponse) Reset() {
 	*x = ConfirmSecretKeyResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +3052,7 @@ func (x *ConfirmSecretKeyResponse) String() string {
 func (*ConfirmSecretKeyResponse) ProtoMessage() {}
 
 func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[38]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +3065,7 @@ func (x *ConfirmSecretKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmSecretKeyResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmSecretKeyResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{38}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{44}
 }
 
 // ConfirmDeletionsRequest says how much is really deleted. It replaces an earlier
@@ -2628,7 +3086,7 @@ type ConfirmDeletionsRequest struct {
 
 func (x *ConfirmDeletionsRequest) Reset() {
 	*x = ConfirmDeletionsRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +3098,7 @@ func (x *ConfirmDeletionsRequest) String() string {
 func (*ConfirmDeletionsRequest) ProtoMessage() {}
 
 func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[39]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +3111,7 @@ func (x *ConfirmDeletionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{39}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ConfirmDeletionsRequest) GetProjectId() string {
@@ -2688,7 +3146,7 @@ type ConfirmDeletionsResponse struct {
 
 func (x *ConfirmDeletionsResponse) Reset() {
 	*x = ConfirmDeletionsResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +3158,7 @@ func (x *ConfirmDeletionsResponse) String() string {
 func (*ConfirmDeletionsResponse) ProtoMessage() {}
 
 func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[40]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +3171,7 @@ func (x *ConfirmDeletionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDeletionsResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmDeletionsResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{40}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ConfirmDeletionsResponse) GetSweep() *Sweep {
@@ -2753,7 +3211,7 @@ type ListAuditEntriesRequest struct {
 
 func (x *ListAuditEntriesRequest) Reset() {
 	*x = ListAuditEntriesRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +3223,7 @@ func (x *ListAuditEntriesRequest) String() string {
 func (*ListAuditEntriesRequest) ProtoMessage() {}
 
 func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +3236,7 @@ func (x *ListAuditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{41}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListAuditEntriesRequest) GetProjectId() string {
@@ -2857,7 +3315,7 @@ type ListAuditEntriesResponse struct {
 
 func (x *ListAuditEntriesResponse) Reset() {
 	*x = ListAuditEntriesResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +3327,7 @@ func (x *ListAuditEntriesResponse) String() string {
 func (*ListAuditEntriesResponse) ProtoMessage() {}
 
 func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[42]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +3340,7 @@ func (x *ListAuditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{42}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListAuditEntriesResponse) GetAuditEntries() []*AuditEntry {
@@ -2914,7 +3372,7 @@ type VerifyMirrorRequest struct {
 
 func (x *VerifyMirrorRequest) Reset() {
 	*x = VerifyMirrorRequest{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[43]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3384,7 @@ func (x *VerifyMirrorRequest) String() string {
 func (*VerifyMirrorRequest) ProtoMessage() {}
 
 func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[43]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3397,7 @@ func (x *VerifyMirrorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorRequest.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorRequest) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{43}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *VerifyMirrorRequest) GetProjectId() string {
@@ -2981,7 +3439,7 @@ type VerifyMirrorResponse struct {
 
 func (x *VerifyMirrorResponse) Reset() {
 	*x = VerifyMirrorResponse{}
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2993,7 +3451,7 @@ func (x *VerifyMirrorResponse) String() string {
 func (*VerifyMirrorResponse) ProtoMessage() {}
 
 func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44]
+	mi := &file_liveblocks_mirror_v1_admin_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3006,7 +3464,7 @@ func (x *VerifyMirrorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyMirrorResponse.ProtoReflect.Descriptor instead.
 func (*VerifyMirrorResponse) Descriptor() ([]byte, []int) {
-	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{44}
+	return file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *VerifyMirrorResponse) GetReport() isVerifyMirrorResponse_Report {
@@ -3281,7 +3739,45 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\x0fevents_replayed\x18\x02 \x01(\x03R\x0eeventsReplayed\x12%\n" +
 	"\x0eevents_skipped\x18\x03 \x01(\x03R\reventsSkipped\x12&\n" +
 	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done\"A\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\"\x9c\x01\n" +
+	"\x10EraseUserRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\auser_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06userId\x12\x18\n" +
+	"\aconfirm\x18\x03 \x01(\bR\aconfirm\x12\x1e\n" +
+	"\n" +
+	"everywhere\x18\x04 \x01(\bR\n" +
+	"everywhere\"\xef\x01\n" +
+	"\x11EraseUserResponse\x12!\n" +
+	"\fbuckets_done\x18\x01 \x01(\x05R\vbucketsDone\x12!\n" +
+	"\fbucket_count\x18\x02 \x01(\x05R\vbucketCount\x129\n" +
+	"\x06tables\x18\x03 \x03(\v2!.liveblocks.mirror.v1.ErasedTableR\x06tables\x12E\n" +
+	"\tremaining\x18\x04 \x03(\v2'.liveblocks.mirror.v1.RemainingResourceR\tremaining\x12\x12\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\"\xad\x01\n" +
+	"\vErasedTable\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12!\n" +
+	"\fremoved_rows\x18\x02 \x01(\x03R\vremovedRows\x12%\n" +
+	"\x0erewritten_rows\x18\x03 \x01(\x03R\rrewrittenRows\x12\x1f\n" +
+	"\vliving_rows\x18\x04 \x01(\x03R\n" +
+	"livingRows\x12\x1d\n" +
+	"\n" +
+	"other_rows\x18\x05 \x01(\x03R\totherRows\"\xe5\x01\n" +
+	"\x11RemainingResource\x126\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\".liveblocks.mirror.v1.ResourceKindR\x04kind\x12\x17\n" +
+	"\aroom_id\x18\x02 \x01(\tR\x06roomId\x12\x1f\n" +
+	"\vresource_id\x18\x03 \x01(\tR\n" +
+	"resourceId\x12\x18\n" +
+	"\acolumns\x18\x04 \x03(\tR\acolumns\x12\x14\n" +
+	"\x05exact\x18\x05 \x01(\bR\x05exact\x12\x16\n" +
+	"\x06living\x18\x06 \x01(\bR\x06living\x12\x16\n" +
+	"\x06remedy\x18\a \x01(\tR\x06remedy\"|\n" +
+	"\x10EraseRoomRequest\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12&\n" +
+	"\aroom_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05 \x01(\x80\x04R\x06roomId\x12\x18\n" +
+	"\aconfirm\x18\x03 \x01(\bR\aconfirm\"N\n" +
+	"\x11EraseRoomResponse\x129\n" +
+	"\x06tables\x18\x01 \x03(\v2!.liveblocks.mirror.v1.ErasedTableR\x06tables\"A\n" +
 	"\x17ConfirmSecretKeyRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\"\x1a\n" +
@@ -3320,7 +3816,7 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\bprogress\x18\x02 \x01(\v2$.liveblocks.mirror.v1.VerifyProgressH\x00R\bprogress\x12?\n" +
 	"\asummary\x18\x03 \x01(\v2#.liveblocks.mirror.v1.VerifySummaryH\x00R\asummary\x126\n" +
 	"\x04skip\x18\x04 \x01(\v2 .liveblocks.mirror.v1.VerifySkipH\x00R\x04skipB\b\n" +
-	"\x06report2\xeb\x12\n" +
+	"\x06report2\xee\x14\n" +
 	"\fAdminService\x12v\n" +
 	"\tGetStatus\x12&.liveblocks.mirror.v1.GetStatusRequest\x1a'.liveblocks.mirror.v1.GetStatusResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/admin/status\x12u\n" +
 	"\tListTasks\x12&.liveblocks.mirror.v1.ListTasksRequest\x1a'.liveblocks.mirror.v1.ListTasksResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/admin/tasks\x12y\n" +
@@ -3335,7 +3831,9 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\fUnpinProject\x12).liveblocks.mirror.v1.UnpinProjectRequest\x1a*.liveblocks.mirror.v1.UnpinProjectResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/project:unpin\x12\x89\x01\n" +
 	"\fPauseProject\x12).liveblocks.mirror.v1.PauseProjectRequest\x1a*.liveblocks.mirror.v1.PauseProjectResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/project:pause\x12\x8d\x01\n" +
 	"\rResumeProject\x12*.liveblocks.mirror.v1.ResumeProjectRequest\x1a+.liveblocks.mirror.v1.ResumeProjectResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/admin/project:resume\x12\x8b\x01\n" +
-	"\fReplayEvents\x12).liveblocks.mirror.v1.ReplayEventsRequest\x1a*.liveblocks.mirror.v1.ReplayEventsResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/events:replay0\x01\x12\x9a\x01\n" +
+	"\fReplayEvents\x12).liveblocks.mirror.v1.ReplayEventsRequest\x1a*.liveblocks.mirror.v1.ReplayEventsResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/admin/events:replay0\x01\x12\x80\x01\n" +
+	"\tEraseUser\x12&.liveblocks.mirror.v1.EraseUserRequest\x1a'.liveblocks.mirror.v1.EraseUserResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/users:erase0\x01\x12~\n" +
+	"\tEraseRoom\x12&.liveblocks.mirror.v1.EraseRoomRequest\x1a'.liveblocks.mirror.v1.EraseRoomResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/admin/rooms:erase\x12\x9a\x01\n" +
 	"\x10ConfirmSecretKey\x12-.liveblocks.mirror.v1.ConfirmSecretKeyRequest\x1a..liveblocks.mirror.v1.ConfirmSecretKeyResponse\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/admin/secret-key:confirm\x12\x99\x01\n" +
 	"\x10ConfirmDeletions\x12-.liveblocks.mirror.v1.ConfirmDeletionsRequest\x1a..liveblocks.mirror.v1.ConfirmDeletionsResponse\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/admin/deletions:confirm\x12\x92\x01\n" +
 	"\x10ListAuditEntries\x12-.liveblocks.mirror.v1.ListAuditEntriesRequest\x1a..liveblocks.mirror.v1.ListAuditEntriesResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/admin/audit-entries\x12\x8b\x01\n" +
@@ -3353,7 +3851,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_rawDescGZIP() []byte {
 	return file_liveblocks_mirror_v1_admin_service_proto_rawDescData
 }
 
-var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_liveblocks_mirror_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),         // 0: liveblocks.mirror.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),        // 1: liveblocks.mirror.v1.GetStatusResponse
@@ -3392,118 +3890,132 @@ var file_liveblocks_mirror_v1_admin_service_proto_goTypes = []any{
 	(*ResumeProjectResponse)(nil),    // 34: liveblocks.mirror.v1.ResumeProjectResponse
 	(*ReplayEventsRequest)(nil),      // 35: liveblocks.mirror.v1.ReplayEventsRequest
 	(*ReplayEventsResponse)(nil),     // 36: liveblocks.mirror.v1.ReplayEventsResponse
-	(*ConfirmSecretKeyRequest)(nil),  // 37: liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	(*ConfirmSecretKeyResponse)(nil), // 38: liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	(*ConfirmDeletionsRequest)(nil),  // 39: liveblocks.mirror.v1.ConfirmDeletionsRequest
-	(*ConfirmDeletionsResponse)(nil), // 40: liveblocks.mirror.v1.ConfirmDeletionsResponse
-	(*ListAuditEntriesRequest)(nil),  // 41: liveblocks.mirror.v1.ListAuditEntriesRequest
-	(*ListAuditEntriesResponse)(nil), // 42: liveblocks.mirror.v1.ListAuditEntriesResponse
-	(*VerifyMirrorRequest)(nil),      // 43: liveblocks.mirror.v1.VerifyMirrorRequest
-	(*VerifyMirrorResponse)(nil),     // 44: liveblocks.mirror.v1.VerifyMirrorResponse
-	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 46: google.protobuf.Duration
-	(ErrorReason)(0),                 // 47: liveblocks.mirror.v1.ErrorReason
-	(*Sweep)(nil),                    // 48: liveblocks.mirror.v1.Sweep
-	(ResourceKind)(0),                // 49: liveblocks.mirror.v1.ResourceKind
-	(TaskState)(0),                   // 50: liveblocks.mirror.v1.TaskState
-	(*Task)(nil),                     // 51: liveblocks.mirror.v1.Task
-	(*AuditEntry)(nil),               // 52: liveblocks.mirror.v1.AuditEntry
-	(*Drift)(nil),                    // 53: liveblocks.mirror.v1.Drift
-	(*VerifyProgress)(nil),           // 54: liveblocks.mirror.v1.VerifyProgress
-	(*VerifySummary)(nil),            // 55: liveblocks.mirror.v1.VerifySummary
-	(*VerifySkip)(nil),               // 56: liveblocks.mirror.v1.VerifySkip
+	(*EraseUserRequest)(nil),         // 37: liveblocks.mirror.v1.EraseUserRequest
+	(*EraseUserResponse)(nil),        // 38: liveblocks.mirror.v1.EraseUserResponse
+	(*ErasedTable)(nil),              // 39: liveblocks.mirror.v1.ErasedTable
+	(*RemainingResource)(nil),        // 40: liveblocks.mirror.v1.RemainingResource
+	(*EraseRoomRequest)(nil),         // 41: liveblocks.mirror.v1.EraseRoomRequest
+	(*EraseRoomResponse)(nil),        // 42: liveblocks.mirror.v1.EraseRoomResponse
+	(*ConfirmSecretKeyRequest)(nil),  // 43: liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	(*ConfirmSecretKeyResponse)(nil), // 44: liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	(*ConfirmDeletionsRequest)(nil),  // 45: liveblocks.mirror.v1.ConfirmDeletionsRequest
+	(*ConfirmDeletionsResponse)(nil), // 46: liveblocks.mirror.v1.ConfirmDeletionsResponse
+	(*ListAuditEntriesRequest)(nil),  // 47: liveblocks.mirror.v1.ListAuditEntriesRequest
+	(*ListAuditEntriesResponse)(nil), // 48: liveblocks.mirror.v1.ListAuditEntriesResponse
+	(*VerifyMirrorRequest)(nil),      // 49: liveblocks.mirror.v1.VerifyMirrorRequest
+	(*VerifyMirrorResponse)(nil),     // 50: liveblocks.mirror.v1.VerifyMirrorResponse
+	(*timestamppb.Timestamp)(nil),    // 51: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 52: google.protobuf.Duration
+	(ErrorReason)(0),                 // 53: liveblocks.mirror.v1.ErrorReason
+	(*Sweep)(nil),                    // 54: liveblocks.mirror.v1.Sweep
+	(ResourceKind)(0),                // 55: liveblocks.mirror.v1.ResourceKind
+	(TaskState)(0),                   // 56: liveblocks.mirror.v1.TaskState
+	(*Task)(nil),                     // 57: liveblocks.mirror.v1.Task
+	(*AuditEntry)(nil),               // 58: liveblocks.mirror.v1.AuditEntry
+	(*Drift)(nil),                    // 59: liveblocks.mirror.v1.Drift
+	(*VerifyProgress)(nil),           // 60: liveblocks.mirror.v1.VerifyProgress
+	(*VerifySummary)(nil),            // 61: liveblocks.mirror.v1.VerifySummary
+	(*VerifySkip)(nil),               // 62: liveblocks.mirror.v1.VerifySkip
 }
 var file_liveblocks_mirror_v1_admin_service_proto_depIdxs = []int32{
-	45, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	51, // 0: liveblocks.mirror.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	5,  // 1: liveblocks.mirror.v1.GetStatusResponse.projects:type_name -> liveblocks.mirror.v1.ProjectStatus
 	4,  // 2: liveblocks.mirror.v1.GetStatusResponse.deliveries:type_name -> liveblocks.mirror.v1.DeliveryCounts
 	3,  // 3: liveblocks.mirror.v1.GetStatusResponse.refused_calls:type_name -> liveblocks.mirror.v1.RefusedCalls
 	2,  // 4: liveblocks.mirror.v1.GetStatusResponse.change_retention:type_name -> liveblocks.mirror.v1.RetentionStatus
-	46, // 5: liveblocks.mirror.v1.RetentionStatus.keep_duration:type_name -> google.protobuf.Duration
-	45, // 6: liveblocks.mirror.v1.RetentionStatus.run_time:type_name -> google.protobuf.Timestamp
-	45, // 7: liveblocks.mirror.v1.RetentionStatus.oldest_time:type_name -> google.protobuf.Timestamp
-	46, // 8: liveblocks.mirror.v1.RetentionStatus.behind_duration:type_name -> google.protobuf.Duration
-	47, // 9: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
-	45, // 10: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
-	45, // 11: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
-	45, // 12: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
-	48, // 13: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
+	52, // 5: liveblocks.mirror.v1.RetentionStatus.keep_duration:type_name -> google.protobuf.Duration
+	51, // 6: liveblocks.mirror.v1.RetentionStatus.run_time:type_name -> google.protobuf.Timestamp
+	51, // 7: liveblocks.mirror.v1.RetentionStatus.oldest_time:type_name -> google.protobuf.Timestamp
+	52, // 8: liveblocks.mirror.v1.RetentionStatus.behind_duration:type_name -> google.protobuf.Duration
+	53, // 9: liveblocks.mirror.v1.RefusedCalls.reason:type_name -> liveblocks.mirror.v1.ErrorReason
+	51, // 10: liveblocks.mirror.v1.ProjectStatus.pause_time:type_name -> google.protobuf.Timestamp
+	51, // 11: liveblocks.mirror.v1.ProjectStatus.oldest_due_time:type_name -> google.protobuf.Timestamp
+	51, // 12: liveblocks.mirror.v1.ProjectStatus.throttled_until_time:type_name -> google.protobuf.Timestamp
+	54, // 13: liveblocks.mirror.v1.ProjectStatus.last_sweep:type_name -> liveblocks.mirror.v1.Sweep
 	12, // 14: liveblocks.mirror.v1.ProjectStatus.foreign_events:type_name -> liveblocks.mirror.v1.ForeignEvents
-	45, // 15: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
+	51, // 15: liveblocks.mirror.v1.ProjectStatus.last_event_time:type_name -> google.protobuf.Timestamp
 	10, // 16: liveblocks.mirror.v1.ProjectStatus.event_types:type_name -> liveblocks.mirror.v1.EventTypeStatus
 	11, // 17: liveblocks.mirror.v1.ProjectStatus.unannounced_changes:type_name -> liveblocks.mirror.v1.UnannouncedChanges
-	49, // 18: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
+	55, // 18: liveblocks.mirror.v1.ProjectStatus.unsupported_kinds:type_name -> liveblocks.mirror.v1.ResourceKind
 	6,  // 19: liveblocks.mirror.v1.ProjectStatus.freshness:type_name -> liveblocks.mirror.v1.FreshnessPercentiles
 	7,  // 20: liveblocks.mirror.v1.ProjectStatus.lanes:type_name -> liveblocks.mirror.v1.LaneStatus
 	8,  // 21: liveblocks.mirror.v1.ProjectStatus.failed_tasks_by_reason:type_name -> liveblocks.mirror.v1.FailedTasks
 	9,  // 22: liveblocks.mirror.v1.ProjectStatus.warnings:type_name -> liveblocks.mirror.v1.Warning
 	2,  // 23: liveblocks.mirror.v1.ProjectStatus.retention:type_name -> liveblocks.mirror.v1.RetentionStatus
-	46, // 24: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
-	46, // 25: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
-	46, // 26: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
-	45, // 27: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
-	49, // 28: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	45, // 29: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
-	45, // 30: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
-	45, // 31: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
-	50, // 32: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
-	51, // 33: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	51, // 34: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	51, // 35: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	51, // 36: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
-	49, // 37: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
-	51, // 38: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
-	48, // 39: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	48, // 40: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	45, // 41: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	45, // 42: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	48, // 43: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
-	45, // 44: liveblocks.mirror.v1.ListAuditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	45, // 45: liveblocks.mirror.v1.ListAuditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	52, // 46: liveblocks.mirror.v1.ListAuditEntriesResponse.audit_entries:type_name -> liveblocks.mirror.v1.AuditEntry
-	53, // 47: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
-	54, // 48: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
-	55, // 49: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
-	56, // 50: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
-	0,  // 51: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
-	13, // 52: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
-	15, // 53: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
-	17, // 54: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
-	19, // 55: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
-	21, // 56: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
-	23, // 57: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
-	25, // 58: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
-	27, // 59: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
-	29, // 60: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
-	31, // 61: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
-	33, // 62: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
-	35, // 63: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
-	37, // 64: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
-	39, // 65: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
-	41, // 66: liveblocks.mirror.v1.AdminService.ListAuditEntries:input_type -> liveblocks.mirror.v1.ListAuditEntriesRequest
-	43, // 67: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
-	1,  // 68: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
-	14, // 69: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
-	16, // 70: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
-	18, // 71: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
-	20, // 72: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
-	22, // 73: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
-	24, // 74: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
-	26, // 75: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
-	28, // 76: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
-	30, // 77: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
-	32, // 78: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
-	34, // 79: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
-	36, // 80: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
-	38, // 81: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
-	40, // 82: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
-	42, // 83: liveblocks.mirror.v1.AdminService.ListAuditEntries:output_type -> liveblocks.mirror.v1.ListAuditEntriesResponse
-	44, // 84: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
-	68, // [68:85] is the sub-list for method output_type
-	51, // [51:68] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	52, // 24: liveblocks.mirror.v1.FreshnessPercentiles.p50_duration:type_name -> google.protobuf.Duration
+	52, // 25: liveblocks.mirror.v1.FreshnessPercentiles.p95_duration:type_name -> google.protobuf.Duration
+	52, // 26: liveblocks.mirror.v1.FreshnessPercentiles.p99_duration:type_name -> google.protobuf.Duration
+	51, // 27: liveblocks.mirror.v1.EventTypeStatus.last_receive_time:type_name -> google.protobuf.Timestamp
+	55, // 28: liveblocks.mirror.v1.UnannouncedChanges.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	51, // 29: liveblocks.mirror.v1.UnannouncedChanges.first_find_time:type_name -> google.protobuf.Timestamp
+	51, // 30: liveblocks.mirror.v1.UnannouncedChanges.last_find_time:type_name -> google.protobuf.Timestamp
+	51, // 31: liveblocks.mirror.v1.ForeignEvents.last_receive_time:type_name -> google.protobuf.Timestamp
+	56, // 32: liveblocks.mirror.v1.ListTasksRequest.state:type_name -> liveblocks.mirror.v1.TaskState
+	57, // 33: liveblocks.mirror.v1.ListTasksResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	57, // 34: liveblocks.mirror.v1.GetTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	57, // 35: liveblocks.mirror.v1.RetryTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	57, // 36: liveblocks.mirror.v1.DiscardTaskResponse.task:type_name -> liveblocks.mirror.v1.Task
+	55, // 37: liveblocks.mirror.v1.RequestSyncRequest.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	57, // 38: liveblocks.mirror.v1.RequestSyncResponse.tasks:type_name -> liveblocks.mirror.v1.Task
+	54, // 39: liveblocks.mirror.v1.StartBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	54, // 40: liveblocks.mirror.v1.GetBackfillResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	51, // 41: liveblocks.mirror.v1.ReplayEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	51, // 42: liveblocks.mirror.v1.ReplayEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	39, // 43: liveblocks.mirror.v1.EraseUserResponse.tables:type_name -> liveblocks.mirror.v1.ErasedTable
+	40, // 44: liveblocks.mirror.v1.EraseUserResponse.remaining:type_name -> liveblocks.mirror.v1.RemainingResource
+	55, // 45: liveblocks.mirror.v1.RemainingResource.kind:type_name -> liveblocks.mirror.v1.ResourceKind
+	39, // 46: liveblocks.mirror.v1.EraseRoomResponse.tables:type_name -> liveblocks.mirror.v1.ErasedTable
+	54, // 47: liveblocks.mirror.v1.ConfirmDeletionsResponse.sweep:type_name -> liveblocks.mirror.v1.Sweep
+	51, // 48: liveblocks.mirror.v1.ListAuditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	51, // 49: liveblocks.mirror.v1.ListAuditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	58, // 50: liveblocks.mirror.v1.ListAuditEntriesResponse.audit_entries:type_name -> liveblocks.mirror.v1.AuditEntry
+	59, // 51: liveblocks.mirror.v1.VerifyMirrorResponse.drift:type_name -> liveblocks.mirror.v1.Drift
+	60, // 52: liveblocks.mirror.v1.VerifyMirrorResponse.progress:type_name -> liveblocks.mirror.v1.VerifyProgress
+	61, // 53: liveblocks.mirror.v1.VerifyMirrorResponse.summary:type_name -> liveblocks.mirror.v1.VerifySummary
+	62, // 54: liveblocks.mirror.v1.VerifyMirrorResponse.skip:type_name -> liveblocks.mirror.v1.VerifySkip
+	0,  // 55: liveblocks.mirror.v1.AdminService.GetStatus:input_type -> liveblocks.mirror.v1.GetStatusRequest
+	13, // 56: liveblocks.mirror.v1.AdminService.ListTasks:input_type -> liveblocks.mirror.v1.ListTasksRequest
+	15, // 57: liveblocks.mirror.v1.AdminService.GetTask:input_type -> liveblocks.mirror.v1.GetTaskRequest
+	17, // 58: liveblocks.mirror.v1.AdminService.RetryTask:input_type -> liveblocks.mirror.v1.RetryTaskRequest
+	19, // 59: liveblocks.mirror.v1.AdminService.DiscardTask:input_type -> liveblocks.mirror.v1.DiscardTaskRequest
+	21, // 60: liveblocks.mirror.v1.AdminService.RequestSync:input_type -> liveblocks.mirror.v1.RequestSyncRequest
+	23, // 61: liveblocks.mirror.v1.AdminService.StartBackfill:input_type -> liveblocks.mirror.v1.StartBackfillRequest
+	25, // 62: liveblocks.mirror.v1.AdminService.GetBackfill:input_type -> liveblocks.mirror.v1.GetBackfillRequest
+	27, // 63: liveblocks.mirror.v1.AdminService.PinProject:input_type -> liveblocks.mirror.v1.PinProjectRequest
+	29, // 64: liveblocks.mirror.v1.AdminService.UnpinProject:input_type -> liveblocks.mirror.v1.UnpinProjectRequest
+	31, // 65: liveblocks.mirror.v1.AdminService.PauseProject:input_type -> liveblocks.mirror.v1.PauseProjectRequest
+	33, // 66: liveblocks.mirror.v1.AdminService.ResumeProject:input_type -> liveblocks.mirror.v1.ResumeProjectRequest
+	35, // 67: liveblocks.mirror.v1.AdminService.ReplayEvents:input_type -> liveblocks.mirror.v1.ReplayEventsRequest
+	37, // 68: liveblocks.mirror.v1.AdminService.EraseUser:input_type -> liveblocks.mirror.v1.EraseUserRequest
+	41, // 69: liveblocks.mirror.v1.AdminService.EraseRoom:input_type -> liveblocks.mirror.v1.EraseRoomRequest
+	43, // 70: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:input_type -> liveblocks.mirror.v1.ConfirmSecretKeyRequest
+	45, // 71: liveblocks.mirror.v1.AdminService.ConfirmDeletions:input_type -> liveblocks.mirror.v1.ConfirmDeletionsRequest
+	47, // 72: liveblocks.mirror.v1.AdminService.ListAuditEntries:input_type -> liveblocks.mirror.v1.ListAuditEntriesRequest
+	49, // 73: liveblocks.mirror.v1.AdminService.VerifyMirror:input_type -> liveblocks.mirror.v1.VerifyMirrorRequest
+	1,  // 74: liveblocks.mirror.v1.AdminService.GetStatus:output_type -> liveblocks.mirror.v1.GetStatusResponse
+	14, // 75: liveblocks.mirror.v1.AdminService.ListTasks:output_type -> liveblocks.mirror.v1.ListTasksResponse
+	16, // 76: liveblocks.mirror.v1.AdminService.GetTask:output_type -> liveblocks.mirror.v1.GetTaskResponse
+	18, // 77: liveblocks.mirror.v1.AdminService.RetryTask:output_type -> liveblocks.mirror.v1.RetryTaskResponse
+	20, // 78: liveblocks.mirror.v1.AdminService.DiscardTask:output_type -> liveblocks.mirror.v1.DiscardTaskResponse
+	22, // 79: liveblocks.mirror.v1.AdminService.RequestSync:output_type -> liveblocks.mirror.v1.RequestSyncResponse
+	24, // 80: liveblocks.mirror.v1.AdminService.StartBackfill:output_type -> liveblocks.mirror.v1.StartBackfillResponse
+	26, // 81: liveblocks.mirror.v1.AdminService.GetBackfill:output_type -> liveblocks.mirror.v1.GetBackfillResponse
+	28, // 82: liveblocks.mirror.v1.AdminService.PinProject:output_type -> liveblocks.mirror.v1.PinProjectResponse
+	30, // 83: liveblocks.mirror.v1.AdminService.UnpinProject:output_type -> liveblocks.mirror.v1.UnpinProjectResponse
+	32, // 84: liveblocks.mirror.v1.AdminService.PauseProject:output_type -> liveblocks.mirror.v1.PauseProjectResponse
+	34, // 85: liveblocks.mirror.v1.AdminService.ResumeProject:output_type -> liveblocks.mirror.v1.ResumeProjectResponse
+	36, // 86: liveblocks.mirror.v1.AdminService.ReplayEvents:output_type -> liveblocks.mirror.v1.ReplayEventsResponse
+	38, // 87: liveblocks.mirror.v1.AdminService.EraseUser:output_type -> liveblocks.mirror.v1.EraseUserResponse
+	42, // 88: liveblocks.mirror.v1.AdminService.EraseRoom:output_type -> liveblocks.mirror.v1.EraseRoomResponse
+	44, // 89: liveblocks.mirror.v1.AdminService.ConfirmSecretKey:output_type -> liveblocks.mirror.v1.ConfirmSecretKeyResponse
+	46, // 90: liveblocks.mirror.v1.AdminService.ConfirmDeletions:output_type -> liveblocks.mirror.v1.ConfirmDeletionsResponse
+	48, // 91: liveblocks.mirror.v1.AdminService.ListAuditEntries:output_type -> liveblocks.mirror.v1.ListAuditEntriesResponse
+	50, // 92: liveblocks.mirror.v1.AdminService.VerifyMirror:output_type -> liveblocks.mirror.v1.VerifyMirrorResponse
+	74, // [74:93] is the sub-list for method output_type
+	55, // [55:74] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_liveblocks_mirror_v1_admin_service_proto_init() }
@@ -3515,8 +4027,8 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 	file_liveblocks_mirror_v1_error_reason_proto_init()
 	file_liveblocks_mirror_v1_sweep_proto_init()
 	file_liveblocks_mirror_v1_task_proto_init()
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[41].OneofWrappers = []any{}
-	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[44].OneofWrappers = []any{
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[47].OneofWrappers = []any{}
+	file_liveblocks_mirror_v1_admin_service_proto_msgTypes[50].OneofWrappers = []any{
 		(*VerifyMirrorResponse_Drift)(nil),
 		(*VerifyMirrorResponse_Progress)(nil),
 		(*VerifyMirrorResponse_Summary)(nil),
@@ -3528,7 +4040,7 @@ func file_liveblocks_mirror_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_liveblocks_mirror_v1_admin_service_proto_rawDesc), len(file_liveblocks_mirror_v1_admin_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

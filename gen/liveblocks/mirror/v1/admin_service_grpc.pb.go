@@ -32,6 +32,8 @@ const (
 	AdminService_PauseProject_FullMethodName     = "/liveblocks.mirror.v1.AdminService/PauseProject"
 	AdminService_ResumeProject_FullMethodName    = "/liveblocks.mirror.v1.AdminService/ResumeProject"
 	AdminService_ReplayEvents_FullMethodName     = "/liveblocks.mirror.v1.AdminService/ReplayEvents"
+	AdminService_EraseUser_FullMethodName        = "/liveblocks.mirror.v1.AdminService/EraseUser"
+	AdminService_EraseRoom_FullMethodName        = "/liveblocks.mirror.v1.AdminService/EraseRoom"
 	AdminService_ConfirmSecretKey_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmSecretKey"
 	AdminService_ConfirmDeletions_FullMethodName = "/liveblocks.mirror.v1.AdminService/ConfirmDeletions"
 	AdminService_ListAuditEntries_FullMethodName = "/liveblocks.mirror.v1.AdminService/ListAuditEntries"
@@ -102,6 +104,31 @@ type AdminServiceClient interface {
 	// stream without it ended early. The next_page_token of the last message that arrived
 	// continues it. An event may be replayed any number of times.
 	ReplayEvents(ctx context.Context, in *ReplayEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReplayEventsResponse], error)
+	// EraseUser erases what only the mirror has of a user: sessions and notifications,
+	// events, and what is left of comments, reactions and memberships in what Liveblocks has
+	// deleted. In what belongs to others, an empty value takes the place of the id where the
+	// member that has it says that it is one of a user. Without confirm it only counts, in the
+	// same way.
+	//
+	// What Liveblocks still has stays, because it would come back with the next fetch. It is
+	// listed as remaining, to be deleted there, and so is what holds the id in words of others.
+	// Repeat the call until nothing is left: it may be repeated at any time, also after a
+	// failure, and events that are still on their way may name the user. It does not call
+	// Liveblocks, but what remains is fetched again in the background.
+	//
+	// It streams its progress. The last message has done set; a stream without it ended
+	// early.
+	EraseUser(ctx context.Context, in *EraseUserRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EraseUserResponse], error)
+	// EraseRoom erases what a deleted room has left: its content, sessions and
+	// notifications, and the payloads and users of its events. Without confirm it only
+	// counts. What stays are ids, so that a late or repeated webhook does not bring the room
+	// back, and the events that were set aside as those of another Liveblocks project. A room
+	// that was never mirrored is not found.
+	//
+	// A room that Liveblocks still has would come back, so the call fails with
+	// FAILED_PRECONDITION, reason ROOM_NOT_DELETED: delete the room there first. It may be
+	// repeated.
+	EraseRoom(ctx context.Context, in *EraseRoomRequest, opts ...grpc.CallOption) (*EraseRoomResponse, error)
 	// ConfirmSecretKey states that the secret key in use is that of the mirrored
 	// project, although Liveblocks shows none of the known rooms, for example because
 	// all of them were deleted or created again. It counts for a day. Another replica
@@ -279,6 +306,35 @@ func (c *adminServiceClient) ReplayEvents(ctx context.Context, in *ReplayEventsR
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_ReplayEventsClient = grpc.ServerStreamingClient[ReplayEventsResponse]
 
+func (c *adminServiceClient) EraseUser(ctx context.Context, in *EraseUserRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EraseUserResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_EraseUser_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EraseUserRequest, EraseUserResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_EraseUserClient = grpc.ServerStreamingClient[EraseUserResponse]
+
+func (c *adminServiceClient) EraseRoom(ctx context.Context, in *EraseRoomRequest, opts ...grpc.CallOption) (*EraseRoomResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EraseRoomResponse)
+	err := c.cc.Invoke(ctx, AdminService_EraseRoom_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) ConfirmSecretKey(ctx context.Context, in *ConfirmSecretKeyRequest, opts ...grpc.CallOption) (*ConfirmSecretKeyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ConfirmSecretKeyResponse)
@@ -311,7 +367,7 @@ func (c *adminServiceClient) ListAuditEntries(ctx context.Context, in *ListAudit
 
 func (c *adminServiceClient) VerifyMirror(ctx context.Context, in *VerifyMirrorRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyMirrorResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_VerifyMirror_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_VerifyMirror_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -392,6 +448,31 @@ type AdminServiceServer interface {
 	// stream without it ended early. The next_page_token of the last message that arrived
 	// continues it. An event may be replayed any number of times.
 	ReplayEvents(*ReplayEventsRequest, grpc.ServerStreamingServer[ReplayEventsResponse]) error
+	// EraseUser erases what only the mirror has of a user: sessions and notifications,
+	// events, and what is left of comments, reactions and memberships in what Liveblocks has
+	// deleted. In what belongs to others, an empty value takes the place of the id where the
+	// member that has it says that it is one of a user. Without confirm it only counts, in the
+	// same way.
+	//
+	// What Liveblocks still has stays, because it would come back with the next fetch. It is
+	// listed as remaining, to be deleted there, and so is what holds the id in words of others.
+	// Repeat the call until nothing is left: it may be repeated at any time, also after a
+	// failure, and events that are still on their way may name the user. It does not call
+	// Liveblocks, but what remains is fetched again in the background.
+	//
+	// It streams its progress. The last message has done set; a stream without it ended
+	// early.
+	EraseUser(*EraseUserRequest, grpc.ServerStreamingServer[EraseUserResponse]) error
+	// EraseRoom erases what a deleted room has left: its content, sessions and
+	// notifications, and the payloads and users of its events. Without confirm it only
+	// counts. What stays are ids, so that a late or repeated webhook does not bring the room
+	// back, and the events that were set aside as those of another Liveblocks project. A room
+	// that was never mirrored is not found.
+	//
+	// A room that Liveblocks still has would come back, so the call fails with
+	// FAILED_PRECONDITION, reason ROOM_NOT_DELETED: delete the room there first. It may be
+	// repeated.
+	EraseRoom(context.Context, *EraseRoomRequest) (*EraseRoomResponse, error)
 	// ConfirmSecretKey states that the secret key in use is that of the mirrored
 	// project, although Liveblocks shows none of the known rooms, for example because
 	// all of them were deleted or created again. It counts for a day. Another replica
@@ -468,6 +549,12 @@ func (UnimplementedAdminServiceServer) ResumeProject(context.Context, *ResumePro
 }
 func (UnimplementedAdminServiceServer) ReplayEvents(*ReplayEventsRequest, grpc.ServerStreamingServer[ReplayEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReplayEvents not implemented")
+}
+func (UnimplementedAdminServiceServer) EraseUser(*EraseUserRequest, grpc.ServerStreamingServer[EraseUserResponse]) error {
+	return status.Error(codes.Unimplemented, "method EraseUser not implemented")
+}
+func (UnimplementedAdminServiceServer) EraseRoom(context.Context, *EraseRoomRequest) (*EraseRoomResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EraseRoom not implemented")
 }
 func (UnimplementedAdminServiceServer) ConfirmSecretKey(context.Context, *ConfirmSecretKeyRequest) (*ConfirmSecretKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfirmSecretKey not implemented")
@@ -729,6 +816,35 @@ func _AdminService_ReplayEvents_Handler(srv interface{}, stream grpc.ServerStrea
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AdminService_ReplayEventsServer = grpc.ServerStreamingServer[ReplayEventsResponse]
 
+func _AdminService_EraseUser_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EraseUserRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).EraseUser(m, &grpc.GenericServerStream[EraseUserRequest, EraseUserResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_EraseUserServer = grpc.ServerStreamingServer[EraseUserResponse]
+
+func _AdminService_EraseRoom_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EraseRoomRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).EraseRoom(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_EraseRoom_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).EraseRoom(ctx, req.(*EraseRoomRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_ConfirmSecretKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ConfirmSecretKeyRequest)
 	if err := dec(in); err != nil {
@@ -850,6 +966,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_ResumeProject_Handler,
 		},
 		{
+			MethodName: "EraseRoom",
+			Handler:    _AdminService_EraseRoom_Handler,
+		},
+		{
 			MethodName: "ConfirmSecretKey",
 			Handler:    _AdminService_ConfirmSecretKey_Handler,
 		},
@@ -866,6 +986,11 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ReplayEvents",
 			Handler:       _AdminService_ReplayEvents_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "EraseUser",
+			Handler:       _AdminService_EraseUser_Handler,
 			ServerStreams: true,
 		},
 		{

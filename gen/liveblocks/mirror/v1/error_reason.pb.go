@@ -153,6 +153,9 @@ const (
 	ErrorReason_ERROR_REASON_WATCHER_TOO_SLOW ErrorReason = 53
 	// Too many watch the changes of this process. Carries RetryInfo.
 	ErrorReason_ERROR_REASON_WATCHERS_LIMITED ErrorReason = 54
+	// Liveblocks still has the room, so what is erased of it would come back. Metadata:
+	// room_id.
+	ErrorReason_ERROR_REASON_ROOM_NOT_DELETED ErrorReason = 55
 )
 
 // Enum value maps for ErrorReason.
@@ -213,6 +216,7 @@ var (
 		52: "ERROR_REASON_CHANGE_TOKEN_AHEAD",
 		53: "ERROR_REASON_WATCHER_TOO_SLOW",
 		54: "ERROR_REASON_WATCHERS_LIMITED",
+		55: "ERROR_REASON_ROOM_NOT_DELETED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -270,6 +274,7 @@ var (
 		"ERROR_REASON_CHANGE_TOKEN_AHEAD":         52,
 		"ERROR_REASON_WATCHER_TOO_SLOW":           53,
 		"ERROR_REASON_WATCHERS_LIMITED":           54,
+		"ERROR_REASON_ROOM_NOT_DELETED":           55,
 	}
 )
 
@@ -304,7 +309,7 @@ var File_liveblocks_mirror_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xd8\x0f\n" +
+	"'liveblocks/mirror/v1/error_reason.proto\x12\x14liveblocks.mirror.v1*\xfb\x0f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -361,7 +366,8 @@ const file_liveblocks_mirror_v1_error_reason_proto_rawDesc = "" +
 	"!ERROR_REASON_CHANGE_TOKEN_EXPIRED\x103\x12#\n" +
 	"\x1fERROR_REASON_CHANGE_TOKEN_AHEAD\x104\x12!\n" +
 	"\x1dERROR_REASON_WATCHER_TOO_SLOW\x105\x12!\n" +
-	"\x1dERROR_REASON_WATCHERS_LIMITED\x106BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
+	"\x1dERROR_REASON_WATCHERS_LIMITED\x106\x12!\n" +
+	"\x1dERROR_REASON_ROOM_NOT_DELETED\x107BRZPgithub.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1;mirrorv1b\x06proto3"
 
 var (
 	file_liveblocks_mirror_v1_error_reason_proto_rawDescOnce sync.Once

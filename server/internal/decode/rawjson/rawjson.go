@@ -439,6 +439,9 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
+// End returns the end of the value that begins at i, or after spaces, inside an object or array.
+func End(raw []byte, i int) int { return skipValue(raw, skipSpace(raw, i)) }
+
 // skipValue returns the end of the value at i inside an object or array, or of a
 // string.
 func skipValue(b []byte, i int) int {

@@ -1,14 +1,15 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/named"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // hintInterval is the shortest time between two log lines of one kind about
@@ -73,8 +74,8 @@ func inProject(id mirror.ProjectID) slog.Attr { return slog.String("project", st
 // that was recorded stays.
 func (l *Ledger) compare(ctx context.Context, sent mirror.Event) {
 	recorded, err := l.cfg.Store.EventOf(ctx, sent.Project, sent.Room, sent.ID)
-	if err != nil || bytes.Equal(recorded.Payload, sent.Payload) {
-		return // that it is recorded is all that matters to the sender
+	if err != nil || string(recorded.Payload) == store.Purged || named.Replaced(sent.Payload, recorded.Payload) {
+		return // that it is recorded is all that matters to the sender; some of it may be erased
 	}
 	l.counts.conflicting.Add(1)
 	if l.hints.due(fault.ReasonEventIDInvalid, l.cfg.Now()) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 // lines counts the log lines with a text.
@@ -86,6 +87,27 @@ func TestRefusalsAreTold(t *testing.T) {
 		}
 		if c := l.Counts(); c.Unauthenticated != 3 {
 			t.Errorf("Counts = %+v; want all counted", c)
+		}
+	})
+}
+
+// A delivery of which something was erased is the same, when it comes again.
+func TestErasedBodies(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		l, _ := b.start()
+		body := []byte(`{"type":"storageUpdated","data":{"roomId":"room","updatedBy":"ann"}}`)
+		for _, recorded := range []string{store.Purged, `{"type":"storageUpdated","data":{"roomId":"room","updatedBy":""}}`} {
+			id := fmt.Sprint("msg_", len(recorded))
+			for range 2 {
+				if _, err := l.Receive(b.Context(), "", signed(t, id, body), body); err != nil {
+					t.Fatalf("Receive = %v", err)
+				}
+				b.events.erase(id, recorded)
+			}
+		}
+		if c := l.Counts(); c.Duplicate != 2 || c.Conflicting != 0 {
+			t.Errorf("Counts = %+v; want two duplicates, none with another body", c)
 		}
 	})
 }

@@ -168,6 +168,15 @@ func (e *events) Event(_ context.Context, _ mirror.ProjectID, id string) (mirror
 	return d.Event, nil
 }
 
+// erase sets what is stored as the body of an event.
+func (e *events) erase(id, payload string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	d := e.stored[id]
+	d.Event.Payload = []byte(payload)
+	e.stored[id] = d
+}
+
 func (e *events) Replay(_ context.Context, batch []mirror.Delivery, _ time.Time) (pending []mirror.Pending, _ error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

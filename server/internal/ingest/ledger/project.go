@@ -164,6 +164,15 @@ func (l *Ledger) setAside(ctx context.Context, e mirror.Event, a store.Accepted)
 		return a, err
 	}
 	if stored.LiveblocksID == "" || stored.LiveblocksID == e.LiveblocksProject {
+		if !a.Fresh { // it may have been erased meanwhile
+			if e, err = l.whole(ctx, e); err != nil {
+				l.failed(err)
+				return a, err
+			}
+			if string(e.Payload) == store.Purged {
+				return a, nil
+			}
+		}
 		d := webhook.Decode(e.Project, e.ID, e.Payload, e.SendTime, e.ReceiveTime)
 		a.Outcome = d.Event.Outcome
 		a.Pending, err = l.takeUp(ctx, []mirror.Delivery{d})
@@ -245,6 +254,9 @@ func (l *Ledger) Pin(ctx context.Context, project mirror.ProjectID, id string) (
 				if e, err = l.whole(ctx, e); err != nil {
 					return takenUp, fmt.Errorf("read an event that was set aside: %w", err)
 				}
+			}
+			// What was erased says no more what has changed.
+			if e.Outcome == mirror.OutcomeForeignProject && e.LiveblocksProject == id && string(e.Payload) != store.Purged {
 				batch = append(batch, webhook.Decode(project, e.ID, e.Payload, e.SendTime, e.ReceiveTime))
 			}
 			if len(batch) == takeUpBatch || i == len(events)-1 && len(batch) > 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 func eventOf(project string, room int) []byte {
@@ -161,6 +162,38 @@ func TestReplicaFollowsANewPin(t *testing.T) {
 			b.Fatalf("event = %+v, pending %v; want it worked", a, b.pending)
 		}
 		b.wantOutcome(l, "msg_2", eventOf("6605", 1), mirror.OutcomeForeignProject)
+	})
+}
+
+// What was erased of an event says no more what has changed, nor does its repeated delivery.
+func TestErasedEventsAreNotTakenUp(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		l, _ := b.start()
+		b.prove(l)
+		for i, id := range []string{"msg_erased", "msg_whole"} {
+			b.wantOutcome(l, id, eventOf("other", i), mirror.OutcomeForeignProject)
+		}
+		b.events.erase("msg_erased", store.Purged)
+		b.mu.Lock()
+		b.pending = nil
+		b.mu.Unlock()
+		if got, err := l.Pin(b.Context(), project, "other"); err != nil || got != 1 {
+			b.Fatalf("Pin = %d, %v; want one event taken up", got, err)
+		}
+		for _, p := range b.pending {
+			if p.Resource.Room != "room-1" {
+				b.Errorf("%+v is pending; want only what the other event names", p)
+			}
+		}
+		if len(b.pending) == 0 {
+			b.Error("nothing is pending; want what the other event names")
+		}
+		b.wantOutcome(l, "msg_erased", eventOf("other", 0), mirror.OutcomeForeignProject)
+		if got := b.events.stored["msg_erased"].Event; string(got.Payload) != store.Purged ||
+			got.Outcome != mirror.OutcomeForeignProject {
+			b.Errorf("the repeated event = %+v; want it as it was", got)
+		}
 	})
 }
 

@@ -32,6 +32,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/inproc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/erase"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/queue"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/reconcile"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/sweep"
@@ -191,7 +192,10 @@ func (a *App) build(ctx context.Context, version string) error {
 		},
 		Admin: rpc.AdminDeps{
 			Query: all.counts, Requester: a.projects, Pinner: events, Replayer: events, Key: keys(a.projects),
-			Stopper:  brakes{a.projects, a.db.store},
+			Stopper: brakes{a.projects, a.db.store},
+			Eraser: erase.New(erase.Config{
+				Store: a.db.store, Committed: a.feed.Committed, Pending: a.projects.PushBackground, Now: time.Now,
+			}),
 			Sweeper:  sweepers(a.projects),
 			Verifier: countingVerifier{a.projects, a.metrics.Differs},
 			Status:   a.status, Version: version, StartTime: started,

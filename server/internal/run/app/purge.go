@@ -107,14 +107,10 @@ func purge(ctx context.Context, s store.Purge, p Purge, now time.Time) (PurgedRo
 
 func purgeRoom(ctx context.Context, s store.Purge, room mirror.Resource, before time.Time, remove bool) (int64, error) {
 	if !remove {
-		return s.Remains(ctx, room)
+		left, err := s.Remains(ctx, room)
+		return left.All(), err
 	}
-	for rows := int64(0); ; {
-		n, err := s.PurgeRoom(ctx, room, before, purgeRows)
-		if rows += int64(n); err != nil || n == 0 {
-			return rows, err
-		}
-	}
+	return store.PurgeWhole(ctx, s, room, before, purgeRows)
 }
 
 // ListedProject is a project that is configured, or of which something is stored.

@@ -37,11 +37,11 @@ func (b *breaking) DeletedRooms(_ context.Context, _ mirror.ProjectID, _ time.Ti
 	return []mirror.RoomID{"a", "b", "c"}, b.step()
 }
 
-func (b *breaking) Remains(_ context.Context, room mirror.Resource) (int64, error) {
+func (b *breaking) Remains(_ context.Context, room mirror.Resource) (store.TableRows, error) {
 	if err := b.step(); err != nil {
-		return 0, err
+		return nil, err
 	}
-	return int64(b.rows[room.Room]), nil
+	return store.TableRows{"mirror_thread": int64(b.rows[room.Room])}, nil
 }
 
 func (b *breaking) PurgeRoom(_ context.Context, room mirror.Resource, _ time.Time, _ int) (int, error) {

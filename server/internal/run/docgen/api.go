@@ -79,6 +79,11 @@ var examples = map[protoreflect.Name]example{
 	"ReplayEvents": {
 		request: &mirrorv1.ReplayEventsRequest{RoomId: "plan", DryRun: true}, command: "events replay --room plan",
 	},
+	"EraseUser": {
+		request: &mirrorv1.EraseUserRequest{UserId: "mallory", Confirm: true}, command: "erase user mallory --yes",
+		note: "[DATABASE.md](DATABASE.md#erasing-a-user-or-a-room) says what is erased, and what remains.",
+	},
+	"EraseRoom":        {request: &mirrorv1.EraseRoomRequest{RoomId: "gone"}, command: "erase room gone"},
 	"ConfirmSecretKey": {request: &mirrorv1.ConfirmSecretKeyRequest{}, command: "project confirm-key"},
 	"ConfirmDeletions": {
 		request: &mirrorv1.ConfirmDeletionsRequest{RoomsVanished: 12},

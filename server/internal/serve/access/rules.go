@@ -77,6 +77,8 @@ var rules = map[string]Rule{
 	mirrorv1.AdminService_ResumeProject_FullMethodName:    {Scope: AdminWrite, Whole: true},
 	mirrorv1.AdminService_ConfirmSecretKey_FullMethodName: {Scope: AdminWrite, Whole: true},
 	mirrorv1.AdminService_ConfirmDeletions_FullMethodName: {Scope: AdminWrite, Whole: true},
+	mirrorv1.AdminService_EraseUser_FullMethodName:        {Scope: Erase, Whole: true},
+	mirrorv1.AdminService_EraseRoom_FullMethodName:        {Scope: Erase, Whole: true},
 	// It fetches everything from Liveblocks, and repairs on request.
 	mirrorv1.AdminService_VerifyMirror_FullMethodName: {Scope: AdminWrite, Whole: true},
 

@@ -256,6 +256,11 @@ func aim(req protoreflect.Message, room string) {
 			value = "group-" + room
 		case "task_id":
 			value = formatTaskID(mirror.Resource{Room: mirror.RoomID(room), Kind: mirror.KindRoom})
+		case "user_id":
+			if req.Descriptor().Name() != "EraseUserRequest" { // of others it is a filter
+				continue
+			}
+			value = "ann"
 		case "liveblocks_project_id", "reason":
 			value = "p"
 		default:

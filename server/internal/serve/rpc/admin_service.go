@@ -30,6 +30,7 @@ type AdminDeps struct {
 	Requester Requester
 	Pinner    Pinner
 	Replayer  Replayer
+	Eraser    Eraser
 	Stopper   Stopper
 	Key       Key
 	Sweeper   Sweeper

@@ -10,6 +10,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/ledger"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/sync/erase"
 )
 
 func (q *fakeQuery) Thread(ctx context.Context, thread mirror.Resource, deleted bool) (mirror.Thread, error) {
@@ -199,6 +200,9 @@ type fakePinner struct {
 	confirmed mirror.ProjectID
 	stopped   string
 	replay    ledger.Replay
+	user      erase.User
+	erased    mirror.Resource
+	dryRun    bool
 	err       error
 }
 
@@ -210,6 +214,42 @@ func (p *fakePinner) Unpin(_ context.Context, project mirror.ProjectID) (string,
 func (p *fakePinner) Stop(_ context.Context, project mirror.ProjectID, reason string) error {
 	p.stopped = string(project) + " " + reason
 	return p.err
+}
+
+// User reports an erasure in two parts.
+func (p *fakePinner) User(_ context.Context, u erase.User, report func(erase.Report) error) error {
+	p.user = u
+	of := func(kind mirror.Kind, room mirror.RoomID, id string) mirror.Resource {
+		return mirror.Resource{Project: u.Project, Room: room, Kind: kind, ID: id}
+	}
+	tables := []erase.Table{
+		{Name: "mirror_event", Rewritten: 2}, {Name: "mirror_comment", Removed: 1, Rewritten: 2, Living: 3, Other: 4},
+	}
+	if err := report(erase.Report{Buckets: 1, Tables: tables[:1]}); err != nil {
+		return err
+	}
+	named, room := []string{"mirror_room.room_id"}, of(mirror.KindRoom, "a/b", "")
+	return report(erase.Report{Buckets: mirror.Buckets, Tables: tables, Remaining: []erase.Remaining{
+		{Resource: room, Columns: named, Lives: true, Exact: true},
+		{Resource: room, Lives: true},
+		{Resource: of(mirror.KindThread, "a/b", "th_1"), Lives: true, Exact: true},
+		{Resource: of(mirror.KindThread, "a/b", "th_1"), Lives: true},
+		{Resource: of(mirror.KindGroup, "", "g/h"), Lives: true, Exact: true},
+		{Resource: of(mirror.KindStorage, "a/b", ""), Lives: true, Exact: true},
+		{Resource: of(mirror.KindActiveUsers, "a/b", ""), Lives: true, Exact: true},
+		{Resource: of(mirror.KindNotification, "a/b", "in_1"), Lives: true, Exact: true},
+		{Resource: of(mirror.KindYdoc, "a/b", ""), RoomGone: true, Exact: true},
+		{Resource: of(mirror.KindThread, "a/b", "th_2")},
+	}})
+}
+
+// Room counts, unless no such room is mirrored.
+func (p *fakePinner) Room(ctx context.Context, room mirror.Resource, dryRun bool) (store.TableRows, error) {
+	if _, err := p.query.Room(ctx, room, true); err != nil {
+		return nil, err
+	}
+	p.erased, p.dryRun = room, dryRun
+	return store.TableRows{"mirror_room": 1, "mirror_event": 4, "mirror_thread": 2}, nil
 }
 
 // Replay counts the events of a page.

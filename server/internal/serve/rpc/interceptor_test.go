@@ -185,9 +185,9 @@ func TestEveryRPCNeedsAToken(t *testing.T) {
 			cancel()
 		}
 	}
-	// 3 + 17 + 2 + 17 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
-	if seen != 44 {
-		t.Errorf("saw %d RPCs; want 44", seen)
+	// 3 + 17 + 2 + 19 of ours, 3 of health (Check, List, Watch), 1 of each reflection.
+	if seen != 46 {
+		t.Errorf("saw %d RPCs; want 46", seen)
 	}
 }
 

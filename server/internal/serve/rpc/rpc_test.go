@@ -84,6 +84,7 @@ func start(tb testing.TB, change ...func(*Config)) *harness {
 		Change:   ChangeDeps{Store: h.feed, Resources: h.query},
 		Admin: AdminDeps{
 			Query: h.query, Requester: h.worker, Pinner: h.pinner, Replayer: h.pinner, Stopper: h.pinner, Key: h.pinner,
+			Eraser:  h.pinner,
 			Sweeper: h.sweeper, Verifier: h.sweeper,
 			Status:  fakeStatus{},
 			Version: "v1.2.3", StartTime: noon.Add(-time.Hour),
@@ -698,8 +699,8 @@ func TestUnknownProjectIsRefusedEverywhere(t *testing.T) {
 			}
 		}
 	}
-	if seen != 37 {
-		t.Errorf("%d calls take a project; want 37", seen)
+	if seen != 39 {
+		t.Errorf("%d calls take a project; want 39", seen)
 	}
 	if h.query.reads != 0 || h.receiver.calls != 0 || h.worker.requested != nil || h.worker.refreshed != nil ||
 		h.sweeper.calls != 0 {

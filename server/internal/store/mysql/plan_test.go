@@ -352,6 +352,46 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			t.Errorf("a list by terms sorts: %s", text.text)
 		}
 	}
+	for _, table := range store.Personal {
+		eachPersonalRead(table, func(what, text string, args []any) {
+			if explain(what, text, args) {
+				t.Errorf("%s sorts", what)
+			}
+		})
+		key := []any{7, []byte("default")}
+		for _, c := range table.Key {
+			if c.Number {
+				key = append(key, 2)
+			} else {
+				key = append(key, []byte("r-8"))
+			}
+		}
+		explain("personal row of "+table.Name, sqllist.PersonalRowSQL(table), key)
+		explain("delete of personal "+table.Name, sqllist.DeletePersonalSQL(table), key)
+		if table.HasContent() {
+			explain("lock personal "+table.Name, sqllist.LockPersonalSQL(table), key)
+		}
+		if table.Rewritable() {
+			text := sqllist.RewritePersonalSQL(table)
+			values := make([]any, strings.Count(text, "?")-len(key))
+			for i := range values {
+				values[i] = ""
+			}
+			explain("rewrite of personal "+table.Name, text, slices.Concat(values, key))
+		}
+		if table.Terms != "" {
+			explain("delete terms of "+table.Name, sqllist.DeleteTermsSQL(table), key)
+		}
+		if item := table.Item(); item != nil {
+			explain("life of "+table.Name, sqllist.LifeHeadSQL(item), key[:len(item.Scope())+1])
+		}
+	}
+	explain("lock room", sqllist.LockRoomSQL, room)
+	explain("waiting room", sqllist.WaitingRoomSQL, room)
+	explain("release folds", sqllist.ReleaseFoldsSQL, room)
+	comment := append(slices.Clone(room), []byte("t"), []byte("c"))
+	explain("count attachments", sqllist.CountAttachmentsSQL, comment)
+	explain("delete attachments", deleteAttachmentsSQL, append(slices.Clone(comment), 10))
 	for _, s := range items {
 		scope := []any{7, []byte("default")}
 		if s.kind.InRoom() {

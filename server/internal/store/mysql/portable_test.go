@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )
 
@@ -87,6 +89,28 @@ func statements(t *testing.T) map[string]string {
 		"purgeProjectSQL":   "delete from mirror_room" + purgeProjectSQL,
 		"forgetProjectsSQL": "delete from mirror_unannounced" + forgetProjectsSQL, "forgetChangesSQL": forgetChangesSQL,
 	}
+	for _, t := range store.Personal {
+		all["personal row of "+t.Name] = sqllist.PersonalRowSQL(t)
+		if t.HasContent() {
+			all["lock personal "+t.Name] = sqllist.LockPersonalSQL(t)
+		}
+		if t.Changes(store.Subject{Everywhere: true}) {
+			all["delete of personal "+t.Name] = sqllist.DeletePersonalSQL(t)
+		}
+		if t.Rewritable() {
+			all["rewrite of personal "+t.Name] = sqllist.RewritePersonalSQL(t)
+		}
+		if t.Terms != "" {
+			all["delete terms of "+t.Name] = sqllist.DeleteTermsSQL(t)
+		}
+		if item := t.Item(); item != nil {
+			all["LifeHeadSQL of "+item.Head.Name] = sqllist.LifeHeadSQL(item)
+		}
+		eachPersonalRead(t, func(what, text string, _ []any) { all[what] = text })
+	}
+	all["WaitingRoomSQL"] = sqllist.WaitingRoomSQL
+	all["LockRoomSQL"], all["CountAttachmentsSQL"] = sqllist.LockRoomSQL, sqllist.CountAttachmentsSQL
+	all["deleteAttachmentsSQL"], all["ReleaseFoldsSQL"] = deleteAttachmentsSQL, sqllist.ReleaseFoldsSQL
 	for _, s := range items {
 		for what, text := range map[string]string{
 			"copyOf": s.copyOf, "copies": s.copies, "distrust": s.distrust, "tombstone": s.tombstone, "note": s.note,
@@ -140,6 +164,27 @@ func statements(t *testing.T) map[string]string {
 		all[file] = string(b)
 	}
 	return all
+}
+
+// eachPersonalRead hands out the statements that search a table for a user.
+func eachPersonalRead(table *store.PersonalTable, f func(what, text string, args []any)) {
+	var after []any
+	for _, c := range table.Key {
+		if c.Number {
+			after = append(after, int64(2))
+		} else {
+			after = append(after, "r-8")
+		}
+	}
+	n := 0
+	run := func(_ context.Context, text string, args []any, scan func(sqllist.Row) error) error {
+		f([]string{"measure", "search"}[n]+" personal "+table.Name, text, args)
+		n++
+		return scan(oneRow{})
+	}
+	same := func(_ context.Context, err error) error { return err }
+	_, _ = sqllist.NewReader(lists, run, same, nil, 0).
+		PersonalRows(context.Background(), "default", table, 7, after, 20, 1<<20)
 }
 
 // tables are those whose rows are written by lists.

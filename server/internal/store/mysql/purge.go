@@ -9,6 +9,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 )
 
 const (
@@ -30,7 +31,7 @@ where bucket = ? and project_id = ? and room_id = ? and source_json <> '` + stor
 
 	someEvents = `select bucket, event_id from mirror_event force index (mirror_event_by_room)
 where `
-	eventsOfRoom = `project_id = ? and room_id = ? and payload <> '` + store.Purged + `' and outcome <> '` +
+	eventsOfRoom = `project_id = ? and room_id = ? and (payload <> '` + store.Purged + `' or user_id <> '') and outcome <> '` +
 		string(mirror.OutcomeForeignProject) + `'
 limit ?`
 )
@@ -53,7 +54,7 @@ const (
 
 func purgeEventsSQL(n int) string {
 	return `update mirror_event
-set payload = '` + store.Purged + `'
+set payload = '` + store.Purged + `', user_id = ''
 where (bucket, project_id, event_id) in (` + places(n, 3) + `)`
 }
 
@@ -67,10 +68,22 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 	err = s.tx(ctx, "purge room", func(q *queries) error {
 		purged = 0
 		key := []any{room.Bucket(), rawKey(room.Project), rawKey(room.Room)}
+		// States are locked before rooms.
+		var waits bool
+		err := q.db.QueryRowContext(ctx, sqllist.WaitingRoomSQL, key...).Scan(&waits)
+		switch {
+		case err != nil && !errors.Is(err, sql.ErrNoRows):
+			return err
+		case waits:
+			return store.ErrNotFound
+		}
+		if _, err := q.exec(ctx, sqllist.ReleaseFoldsSQL, key...); err != nil {
+			return err
+		}
 		var deleted time.Time
-		err := q.db.QueryRowContext(ctx, lockTombstoneSQL, append(key, nullTime(before))...).Scan(&deleted)
+		err = q.db.QueryRowContext(ctx, lockTombstoneSQL, append(key, nullTime(before))...).Scan(&deleted)
 		if errors.Is(err, sql.ErrNoRows) {
-			return nil
+			return store.ErrNotFound // leases go on
 		}
 		if err != nil {
 			return err
@@ -106,7 +119,10 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 		}
 		return run(purgeRoomSQL, append([]any{purgedSum()}, key...)...)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return 0, nil
+	case err != nil:
 		return 0, err
 	}
 	return purged, nil

@@ -306,6 +306,11 @@ func (p planNode) walk(f func(planNode)) {
 	}
 }
 
+// anyRow is a row of which nothing is read.
+type anyRow struct{}
+
+func (anyRow) Scan(...any) error { return nil }
+
 // No statement reads a whole table. What is done with every event and task finds
 // its rows by all of their key.
 func TestStatementsUseTheirKeys(t *testing.T) {
@@ -480,6 +485,51 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			plan("delete "+part+" of "+string(table), deletePartsSQL(table, part), keys.args("default", 20)...)
 		}
 	}
+
+	for _, table := range store.Personal {
+		key := []any{int16(8), "default"}
+		for _, c := range table.Key {
+			if c.Number {
+				key = append(key, int64(2))
+			} else {
+				key = append(key, "r-8")
+			}
+		}
+		run := func(_ context.Context, text string, args []any, scan func(sqllist.Row) error) error {
+			for _, node := range plan("search "+table.Name, text, args...) {
+				if node.Type == "Sort" {
+					t.Errorf("the search of %s sorts: %s", table.Name, text)
+				}
+			}
+			return scan(anyRow{})
+		}
+		if _, err := sqllist.NewReader(lists, run, classify, nil, 0).PersonalRows(t.Context(), "default", table, 8, key[2:],
+			20, 1<<20); err != nil {
+			t.Errorf("PersonalRows = %v", err)
+		}
+		plan("personal row of "+table.Name, sqllist.Numbered(sqllist.PersonalRowSQL(table)), key...)
+		plan("delete of personal "+table.Name, sqllist.Numbered(sqllist.DeletePersonalSQL(table)), key...)
+		if table.HasContent() {
+			plan("lock personal "+table.Name, sqllist.Numbered(sqllist.LockPersonalSQL(table)), key...)
+		}
+		if table.Rewritable() {
+			text := sqllist.RewritePersonalSQL(table)
+			plan("rewrite of personal "+table.Name, sqllist.Numbered(text),
+				append(make([]any, strings.Count(text, "?")-len(key)), key...)...)
+		}
+		if table.Terms != "" {
+			plan("delete terms of "+table.Name, sqllist.Numbered(sqllist.DeleteTermsSQL(table)), key...)
+		}
+		if item := table.Item(); item != nil {
+			plan("life of "+table.Name, sqllist.Numbered(sqllist.LifeHeadSQL(item)), key[:len(item.Scope())+1]...)
+		}
+	}
+	plan("waiting room", waitingRoomSQL, int16(8), "default", "r-8")
+	plan("lock room", sqllist.Numbered(sqllist.LockRoomSQL), int16(8), "default", "r-8")
+	plan("release folds", releaseFoldsSQL, int16(8), "default", "r-8")
+	comment := []any{int16(8), "default", "r-8", "r-8", "r-8"}
+	plan("count attachments", sqllist.Numbered(sqllist.CountAttachmentsSQL), comment...)
+	plan("delete attachments", deleteAttachmentsSQL, append(comment, 10)...)
 
 	// What reads send depends on the filter. The server plans the first uses of a text
 	// with the arguments, and then makes one plan for any.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/postgres/dbq"
 )
 
@@ -16,6 +17,11 @@ import (
 const lockTombstoneSQL = `select delete_time from mirror_room
 where bucket = $1 and project_id = $2 and room_id = $3 and delete_time < $4
 for update`
+
+var (
+	waitingRoomSQL  = sqllist.Numbered(sqllist.WaitingRoomSQL)
+	releaseFoldsSQL = sqllist.Numbered(sqllist.ReleaseFoldsSQL)
+)
 
 // emptyRoomSQL takes the JSON of rooms away.
 const emptyRoomSQL = `update mirror_room
@@ -33,10 +39,10 @@ func purgeStatements() (all []string) {
 			"\n    where bucket = $1 and project_id = $2 and room_id = $3 limit $4::bigint\n))")
 	}
 	return append(all, `update mirror_event
-set payload = '`+store.Purged+`'
+set payload = '`+store.Purged+`', user_id = ''
 where $1::smallint is not null and ctid = any(array(
     select ctid from mirror_event
-    where project_id = $2 and room_id = $3 and room_id <> '' and payload <> '`+store.Purged+`'
+    where project_id = $2 and room_id = $3 and room_id <> '' and (payload <> '`+store.Purged+`' or user_id <> '')
         and outcome <> '`+string(mirror.OutcomeForeignProject)+`'
     limit $4::bigint
 ))`, emptyRoomSQL+`where bucket = $1 and project_id = $2 and room_id = $3 and source_json <> '`+store.Purged+`' and $4::bigint > 0`)
@@ -48,10 +54,22 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 	err := s.itemTx(ctx, "purge room", func(t *transaction, _, _ *dbq.Queries) error {
 		purged = 0
 		bucket, project, id := room.Bucket(), string(room.Project), string(room.Room)
+		// States are locked before rooms.
+		var waits bool
+		err := t.QueryRow(ctx, waitingRoomSQL, bucket, project, id).Scan(&waits)
+		switch {
+		case err != nil && !errors.Is(err, pgx.ErrNoRows):
+			return err
+		case waits:
+			return store.ErrNotFound
+		}
+		if _, err := t.Exec(ctx, releaseFoldsSQL, bucket, project, id); err != nil {
+			return err
+		}
 		var deleted time.Time
-		err := t.QueryRow(ctx, lockTombstoneSQL, bucket, project, id, before).Scan(&deleted)
+		err = t.QueryRow(ctx, lockTombstoneSQL, bucket, project, id, before).Scan(&deleted)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
+			return store.ErrNotFound // leases go on
 		}
 		for _, sql := range purgeSQL {
 			if err != nil || purged == limit {
@@ -62,7 +80,10 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 		}
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return 0, nil
+	case err != nil:
 		return 0, err
 	}
 	return purged, nil

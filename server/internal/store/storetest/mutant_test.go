@@ -553,6 +553,16 @@ func mutants() []mutant {
 			func(b base) store.Store { return &purgesEvents{b} },
 		},
 		{
+			"purges what may be back",
+			[]string{"purge spares a room that may be back"},
+			func(b base) store.Store { return &purgesWaiting{b} },
+		},
+		{
+			"lets go on who folds what is purged",
+			[]string{"purge ends what is being folded"},
+			func(b base) store.Store { return &purgesUnfenced{b} },
+		},
+		{
 			"purges documents of other projects",
 			[]string{"purge of a project leaves the others, and the numbers of changes"},
 			func(b base) store.Store { return &purgesBucket{b} },
@@ -638,6 +648,94 @@ func mutants() []mutant {
 			"lets the states of expired groups go",
 			[]string{"deleted groups expire with their members"},
 			func(b base) store.Store { return &expiresGroupsAll{b} },
+		},
+		{
+			"finds the last row of a page twice",
+			[]string{"erasure finds every row once, as it was written"},
+			func(b base) store.Store { return &findsTwice{b} },
+		},
+		{
+			"reads long rows at once",
+			[]string{"erasure finds every row once, as it was written"},
+			func(b base) store.Store { return &findsLong{b} },
+		},
+		{
+			"finds documents as they are compressed",
+			[]string{"erasure finds every row once, as it was written"},
+			func(b base) store.Store { return &findsCompressed{b} },
+		},
+		{
+			"forgets events of somebody who is erased",
+			[]string{"erased events are still known, and those of others mean what they meant"},
+			func(b base) store.Store { return &erasesEvents{b, "event_id"} },
+		},
+		{
+			"empties events that name somebody who is erased",
+			[]string{"erased events are still known, and those of others mean what they meant"},
+			func(b base) store.Store { return &erasesEvents{b, "payload"} },
+		},
+		{
+			"lets go on who folds what is erased",
+			[]string{"erasure ends what is being folded"},
+			func(b base) store.Store { return &erasesUnfenced{b} },
+		},
+		{
+			"erases all sessions of a room",
+			[]string{"erased sessions and notifications are gone, and readers are told"},
+			func(b base) store.Store { return &erasesSessions{b} },
+		},
+		{
+			"erases and tells nobody",
+			[]string{"erased sessions and notifications are gone, and readers are told"},
+			func(b base) store.Store { return &erasesSilently{b} },
+		},
+		{
+			"erases in a dry run",
+			[]string{
+				"erased events are still known, and those of others mean what they meant",
+				"erasure of what is deleted leaves what others wrote",
+			},
+			func(b base) store.Store { return &erasesDry{b} },
+		},
+		{
+			"erases what lives",
+			[]string{"erasure spares what lives"},
+			func(b base) store.Store { return &erasesAnyway{b, "", "delete_time = '2026-01-01'"} },
+		},
+		{
+			"takes what is deleted for what lives",
+			[]string{"erasure of what is deleted leaves what others wrote"},
+			func(b base) store.Store { return &erasesAnyway{b, "", "delete_time = null"} },
+		},
+		{
+			"takes an earlier incarnation for the room as it is",
+			[]string{"erasure of earlier incarnations spares the room as it is"},
+			func(b base) store.Store { return &erasesAnyway{b, "mirror_thread", "epoch = 0"} },
+		},
+		{
+			"leaves the hash of what was erased",
+			[]string{"erasure of what is deleted leaves what others wrote"},
+			func(b base) store.Store { return &erasesUnseen{b} },
+		},
+		{
+			"erases any number of attachments at once",
+			[]string{"erasure takes many attachments of a comment in pieces"},
+			func(b base) store.Store { return &erasesAtOnce{b} },
+		},
+		{
+			"erases everywhere without being told",
+			[]string{"erasure of what is deleted leaves what others wrote"},
+			func(b base) store.Store { return &erasesEverywhere{b, true} },
+		},
+		{
+			"erases nowhere else",
+			[]string{"erasure everywhere takes words of others in what is deleted"},
+			func(b base) store.Store { return &erasesEverywhere{b, false} },
+		},
+		{
+			"erases events of other projects",
+			[]string{"erasure of one project leaves the others"},
+			func(b base) store.Store { return &erasesBucket{b} },
 		},
 		{
 			"counts refused calls once",
@@ -755,6 +853,44 @@ func (m *purgesEvents) PurgeRoom(ctx context.Context, room mirror.Resource, befo
 	_, gone := m.d.sql.Exec(ctx, "delete from mirror_event where room_id = ? and payload = ?", string(room.Room),
 		[]byte(store.Purged))
 	return n, errors.Join(err, gone)
+}
+
+type purgesWaiting struct{ base }
+
+func (m *purgesWaiting) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+	if err := m.state(ctx, room, "due_time = null, generation = applied_generation"); err != nil {
+		return 0, err
+	}
+	return m.Store.PurgeRoom(ctx, room, before, limit)
+}
+
+type purgesUnfenced struct{ base }
+
+func (m *purgesUnfenced) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (
+	int, error,
+) {
+	type lease struct {
+		id    string
+		kind  mirror.Kind
+		token []byte
+		until time.Time
+	}
+	var leases []lease
+	err := m.d.sql.Each(ctx, "select kind, resource_id, lease_token, lease_until from mirror_resource_state "+
+		"where room_id = ? and lease_token is not null", func(scan func(dest ...any) error) error {
+		var l lease
+		err := scan(&l.kind, &l.id, &l.token, &l.until)
+		leases = append(leases, l)
+		return err
+	}, string(room.Room))
+	n, failed := m.Store.PurgeRoom(ctx, room, before, limit)
+	err = errors.Join(err, failed)
+	for _, l := range leases {
+		r := room
+		r.Kind, r.ID = l.kind, l.id
+		err = errors.Join(err, m.state(ctx, r, "lease_token = ?, lease_until = ?", l.token, l.until))
+	}
+	return n, err
 }
 
 type purgesBucket struct{ base }
@@ -2031,4 +2167,210 @@ func (m *claimsBlindly) Claim(ctx context.Context, r mirror.Resource, token [16]
 	lease, err := m.Store.Claim(ctx, r, token, now, ttl)
 	lease.Seen = nil
 	return lease, err
+}
+
+type findsTwice struct{ base }
+
+func (m *findsTwice) PersonalRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	after []any, limit int, size int64,
+) ([]store.PersonalRow, error) {
+	rows, err := m.Store.PersonalRows(ctx, p, t, bucket, after, limit, size)
+	if len(rows) == 1 && after != nil {
+		rows = append(rows, rows[0])
+	}
+	return rows, err
+}
+
+type findsLong struct{ base }
+
+func (m *findsLong) PersonalRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	after []any, limit int, _ int64,
+) ([]store.PersonalRow, error) {
+	return m.Store.PersonalRows(ctx, p, t, bucket, after, limit, 1<<40)
+}
+
+type findsCompressed struct{ base }
+
+func (m *findsCompressed) PersonalRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	after []any, limit int, size int64,
+) ([]store.PersonalRow, error) {
+	plain := *t
+	plain.Columns = slices.Clone(t.Columns)
+	for i := range plain.Columns {
+		if plain.Columns[i].Form == store.PersonalContent {
+			plain.Columns[i].Form = store.PersonalText
+		}
+	}
+	return m.Store.PersonalRows(ctx, p, &plain, bucket, after, limit, size)
+}
+
+// eraser is an erasure.
+type eraser struct {
+	project mirror.ProjectID
+	table   *store.PersonalTable
+	bucket  int16
+	keys    [][]any
+	subject store.Subject
+	dryRun  bool
+	now     time.Time
+}
+
+func (e eraser) with(ctx context.Context, s store.Store) (store.Erased, error) {
+	return s.EraseRows(ctx, e.project, e.table, e.bucket, e.keys, e.subject, e.dryRun, e.now)
+}
+
+type erasesEvents struct {
+	base
+
+	what string
+}
+
+func (m *erasesEvents) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	out, err := eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+	if t.Name != "mirror_event" || dryRun || err != nil {
+		return out, err
+	}
+	for i, key := range keys {
+		if out.Judged[i].Erase == store.EraseNothing {
+			continue
+		}
+		text := "update mirror_event set payload = '{}' where event_id = ?"
+		if m.what == "event_id" {
+			text = "delete from mirror_event where event_id = ?"
+		}
+		if _, err := m.d.sql.Exec(ctx, text, key[0]); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+type erasesUnfenced struct{ base }
+
+func (m *erasesUnfenced) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	if t.Name == "mirror_unfolded_event" && !dryRun {
+		for _, key := range keys {
+			out, err := eraser{p, t, bucket, [][]any{key}, subject, true, now}.with(ctx, m.Store)
+			if err == nil && out.Judged[0].Erase == store.EraseDelete {
+				_, err = m.d.sql.Exec(ctx, "delete from mirror_unfolded_event where event_id = ?", key[len(key)-1])
+			}
+			if err != nil {
+				return out, err
+			}
+		}
+		dryRun = true
+	}
+	return eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+}
+
+type erasesSessions struct{ base }
+
+func (m *erasesSessions) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	out, err := eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+	if t.Name == "mirror_user_session" && !dryRun && err == nil {
+		_, err = m.d.sql.Exec(ctx, "delete from mirror_user_session where bucket = ?", bucket)
+	}
+	return out, err
+}
+
+type erasesSilently struct{ base }
+
+func (m *erasesSilently) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	out, err := eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+	for _, c := range out.Changes {
+		_, gone := m.d.sql.Exec(ctx, "delete from mirror_change where bucket = ? and n = ?", c.Bucket, c.Number)
+		err = errors.Join(err, gone)
+	}
+	return out, err
+}
+
+type erasesDry struct{ base }
+
+func (m *erasesDry) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, _ bool, now time.Time,
+) (store.Erased, error) {
+	return eraser{p, t, bucket, keys, subject, false, now}.with(ctx, m.Store)
+}
+
+// erasesAnyway sets something before it erases; in all tables that have a delete_time, if
+// none is named.
+type erasesAnyway struct {
+	base
+
+	table, set string
+}
+
+func (m *erasesAnyway) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	tables := []string{m.table}
+	if m.table == "" {
+		tables = []string{"mirror_room", "mirror_thread", "mirror_group"}
+	}
+	for _, table := range tables {
+		if _, err := m.d.sql.Exec(ctx, "update "+table+" set "+m.set); err != nil {
+			return store.Erased{}, err
+		}
+	}
+	return eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+}
+
+type erasesEverywhere struct {
+	base
+
+	everywhere bool
+}
+
+func (m *erasesEverywhere) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	subject.Everywhere = m.everywhere
+	return eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+}
+
+type erasesUnseen struct{ base }
+
+func (m *erasesUnseen) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	out, err := eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+	if t.Name == "mirror_thread" && !dryRun && err == nil {
+		sum := annotatedThread().SHA256
+		_, err = m.d.sql.Exec(ctx, "update mirror_thread set content_sha256 = ?", sum[:])
+	}
+	return out, err
+}
+
+type erasesAtOnce struct{ base }
+
+func (m *erasesAtOnce) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	out, err := eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+	for err == nil && len(out.Again) > 0 {
+		var more store.Erased
+		more, err = eraser{p, t, bucket, out.Again, subject, dryRun, now}.with(ctx, m.Store)
+		out.Parts, out.Again = out.Parts+more.Parts, more.Again
+	}
+	return out, err
+}
+
+type erasesBucket struct{ base }
+
+func (m *erasesBucket) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	out, err := eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+	if t.Name == "mirror_event" && !dryRun && err == nil {
+		_, err = m.d.sql.Exec(ctx, "update mirror_event set user_id = '' where project_id <> ?", string(p))
+	}
+	return out, err
 }

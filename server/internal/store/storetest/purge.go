@@ -11,6 +11,8 @@ import (
 var purgeCases = []testCase{
 	{"purge leaves nothing of a deleted room", purgeDeleted},
 	{"purge spares a room that is not deleted", purgeSpares},
+	{"purge ends what is being folded", purgeFences},
+	{"purge spares a room that may be back", purgeSparesWaiting},
 	{"purged room comes back", purgedComesBack},
 	{"purge leaves nothing of a project", purgeProject},
 	{"purge of a project leaves the others, and the numbers of changes", purgeOneProject},
@@ -54,7 +56,7 @@ func (e *env) remains(id mirror.RoomID) int64 {
 	e.Helper()
 	n, err := e.Remains(e.ctx(), roomOf(id))
 	e.must("Remains", err)
-	return n
+	return n.All()
 }
 
 func (e *env) deletedRooms(before time.Time, after mirror.RoomID, limit int) []mirror.RoomID {
@@ -100,6 +102,7 @@ func purgeDeleted(e *env) {
 			payload = string(aside.Event.Payload)
 		}
 		e.want("body of event "+ev.ID, string(ev.Payload), payload)
+		e.want("user of event "+ev.ID, ev.User, map[bool]string{true: aside.Event.User}[ev.ID == aside.Event.ID])
 	}
 	// A repeated delivery is still known, and what was known of the room.
 	if again := e.accept(event); again[0].Fresh {
@@ -136,6 +139,52 @@ func purgeSpares(e *env) {
 	// One that came back is alive.
 	e.mirrorRoom("room", e.roomContent(`{"id":"again"}`))
 	e.want("purged rows of a room that came back", e.purge("room", e.now.Add(time.Hour)), int64(0))
+}
+
+// Sessions and notifications outlive their room, so who folds them is not stopped by its
+// deletion.
+func purgeSparesWaiting(e *env) {
+	e.fullRoom("room")
+	e.deleteRoom("room")
+	e.pass(time.Hour)
+	e.raise(roomOf("room"))
+	e.waits(userSessionsOf("room"), "userEntered", `{"userId":"ann","connectionId":1}`)
+	before := e.remains("room")
+	e.want("rows of a room that may be back", e.purge("room", e.now), int64(0))
+	e.want("what is left of the room", e.remains("room"), before)
+	e.want("events that wait", len(e.unfolded(userSessionsOf("room"), 10)), 2)
+	e.applyMissing(e.claim(roomOf("room")))
+	e.pass(time.Second)
+	e.purge("room", e.now)
+	e.want("what is left of a room that is not back", e.remains("room"), int64(0))
+}
+
+func purgeFences(e *env) {
+	e.fullRoom("room")
+	e.fullRoom("Room")
+	sessions, notification, other := userSessionsOf("room"), notificationOf("room", "in_1"), userSessionsOf("Room")
+	for _, r := range []mirror.Resource{sessions, other} {
+		e.waits(r, "userLeft", `{"userId":"ann","connectionId":1}`)
+	}
+	e.waits(notification, "notification", `{"userId":"ann","inboxNotificationId":"in_1"}`)
+	e.deleteRoom("room")
+	first, second, spared := e.claim(sessions), e.claim(notification), e.claim(other)
+	e.purge("Room", e.now.Add(time.Hour)) // which lives
+	e.purge("room", e.now.Add(time.Microsecond))
+	_, err := e.ApplySessions(e.ctx(), first, mirror.SessionFold{
+		Upserts: []mirror.UserSession{e.session("room", "msg_x", 1)},
+	}, e.now)
+	e.wantErr("ApplySessions of what was read before", err, store.ErrLeaseLost)
+	_, err = e.ApplyNotification(e.ctx(), second, mirror.NotificationFold{
+		Rows: []mirror.Notification{e.notification(notification, "msg_y")},
+	}, e.now, 0)
+	e.wantErr("ApplyNotification of what was read before", err, store.ErrLeaseLost)
+	e.want("what is left of the room", e.remains("room"), int64(0))
+	_, err = e.ApplySessions(e.ctx(), spared, mirror.SessionFold{}, e.now)
+	e.must("ApplySessions of a room that lives", err)
+	// What comes later is folded.
+	e.waits(sessions, "userLeft", `{"userId":"ann","connectionId":1}`)
+	e.applySessions(sessions, mirror.SessionFold{})
 }
 
 func purgedComesBack(e *env) {

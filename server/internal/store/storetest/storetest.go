@@ -73,6 +73,7 @@ func groups() []group {
 		{"sweep", sweepCases},
 		{"purge", purgeCases},
 		{"retention", retentionCases},
+		{"erasure", erasureCases},
 		{"audit", auditCases},
 		{"query", queryCases},
 		{"list", listCases},

@@ -22,19 +22,22 @@ func (r *Reader) DeletedRooms(ctx context.Context, project mirror.ProjectID, bef
 }
 
 // Remains counts what is left of a room, table by table.
-func (r *Reader) Remains(ctx context.Context, room mirror.Resource) (int64, error) {
-	all := int64(0)
-	for _, s := range r.remains(room) {
+func (r *Reader) Remains(ctx context.Context, room mirror.Resource) (store.TableRows, error) {
+	all := make(store.TableRows)
+	tables, statements := r.remains(room)
+	for i, s := range statements {
 		n, err := one(ctx, r, "count what is left of a room", s, func(row Row, n *int64) error { return row.Scan(n) })
-		if all += n; err != nil {
-			return 0, err
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			all[tables[i]] = n
 		}
 	}
 	return all, nil
 }
 
-func (r *Reader) remains(room mirror.Resource) []*statement {
-	var all []*statement
+func (r *Reader) remains(room mirror.Resource) (tables []string, all []*statement) {
 	count := func(table string) *statement {
 		return r.query("select count(*)\nfrom "+table+" t\n").
 			where("project_id = ?", room.Project).
@@ -43,11 +46,11 @@ func (r *Reader) remains(room mirror.Resource) []*statement {
 	for _, table := range store.RoomTables {
 		all = append(all, count(table).where("bucket = ?", room.Bucket()))
 	}
-	return append(all,
+	return append(slices.Clone(store.RoomTables), "mirror_room", "mirror_event"), append(all,
 		count("mirror_room").where("bucket = ?", room.Bucket()).where("source_json <> '"+store.Purged+"'"),
 		// In any bucket: that of another version can be another.
 		count("mirror_event").
-			where("room_id <> ''").where("payload <> '"+store.Purged+"'").
+			where("room_id <> ''").where("(payload <> '"+store.Purged+"' or user_id <> '')").
 			where("outcome <> '"+string(mirror.OutcomeForeignProject)+"'"))
 }
 
