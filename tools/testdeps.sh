@@ -2,7 +2,7 @@
 # Usage: testdeps.sh [ENGINE]. Makes sure that what the tests need is on this machine, or fails saying
 # what is missing: Node and the npm packages of the end-to-end tests; for the engine postgres PostgreSQL
 # 14 or newer, PgBouncer, nginx, a browser, and what a client in Python needs (7 MB); for mysql MariaDB with Galera
-# and rsync; without ENGINE all of it. For either, promtool of Prometheus.
+# and rsync; without ENGINE all of it. For either, promtool of Prometheus, and zsh and fish.
 # Only apt-get needs Debian and root, and only for what is not there yet; elsewhere everything that is missing
 # is named at once. MIRROR_PG_BIN, MARIADB_BIN and GALERA_LIB name installations, TEST_POSTGRES_URL and
 # TEST_MYSQL_URL servers: then the engine's programs are not asked for, and what cannot run without them is
@@ -70,6 +70,12 @@ has_promtool() {
 	PATH=$PATH:$root/usr/bin command -v promtool >/dev/null
 }
 
+# has_shells succeeds if there are the shells that the CLI completes commands in.
+has_shells() {
+	local PATH=$PATH:$root/usr/bin
+	command -v zsh >/dev/null && command -v fish >/dev/null
+}
+
 has_nginx() {
 	PATH=$PATH:$root/usr/sbin command -v nginx >/dev/null
 }
@@ -116,6 +122,7 @@ if [ "$engine" != postgres ]; then
 fi
 
 need has_promtool "promtool" 100 prometheus golang-github-prometheus prometheus
+need has_shells "zsh and fish" 40 "zsh fish" "zsh fish" "zsh fish"
 if [ "$engine" != mysql ]; then
 	need has_chromium "chromium" 340 chromium chromium chromium
 	need has_nginx "nginx" 2 nginx-light nginx nginx
@@ -172,6 +179,7 @@ if [ "$engine" != postgres ] && [ -z "${TEST_MYSQL_URL:-}" ]; then
 fi
 
 has_promtool || die "promtool is still missing"
+has_shells || die "zsh or fish is still missing"
 [ "$engine" = mysql ] || has_chromium || die "chromium is still missing"
 [ "$engine" = mysql ] || has_nginx || die "nginx is still missing"
 

@@ -89,7 +89,7 @@ func TestTestdepsNamesAllThatIsMissing(t *testing.T) {
 	}{
 		"Debian without root": {[]string{"apt-get"}, []string{
 			"sudo apt-get install postgresql pgbouncer python3-grpcio protobuf-compiler-grpc mariadb-server galera-4 rsync " +
-				"prometheus chromium nginx-light\n",
+				"prometheus zsh fish chromium nginx-light\n",
 		}},
 		"no apt-get": {nil, []string{"dnf install postgresql-server pgbouncer ", "brew install postgresql@17 "}},
 	} {
@@ -97,7 +97,7 @@ func TestTestdepsNamesAllThatIsMissing(t *testing.T) {
 			t.Parallel()
 			out, ok := newSandbox(t, false, c.programs...).run(t)
 			for _, want := range append(c.want, "PostgreSQL 14", "pgbouncer", "grpcio", "MariaDB", "Galera", "promtool",
-				"chromium", "nginx", " MB\n", "TEST_POSTGRES_URL", "make check", "make test-fast") {
+				"zsh and fish", "chromium", "nginx", " MB\n", "TEST_POSTGRES_URL", "make check", "make test-fast") {
 				if ok || !strings.Contains(out, want) {
 					t.Errorf("testdeps.sh succeeded: %t, printed %q; want it to fail, and %q", ok, out, want)
 				}
@@ -109,7 +109,7 @@ func TestTestdepsNamesAllThatIsMissing(t *testing.T) {
 // Servers that the user names stand in for their programs, without root.
 func TestTestdepsTakesServers(t *testing.T) {
 	t.Parallel()
-	programs := []string{"protoc", "grpc_python_plugin", "python3", "promtool", "chromium", "nginx"}
+	programs := []string{"protoc", "grpc_python_plugin", "python3", "promtool", "zsh", "fish", "chromium", "nginx"}
 	out, ok := newSandbox(t, false, programs...).run(t, servers...)
 	if !ok || !strings.Contains(out, "NOT RUN without pgbouncer") || !strings.Contains(out, "NOT RUN without Galera") {
 		t.Errorf("testdeps.sh succeeded: %t, printed %q; want what cannot run", ok, out)
@@ -123,7 +123,7 @@ func TestTestdepsTakesServers(t *testing.T) {
 func TestTestdepsInstallsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t, true, "apt-get", "dpkg")
-	if out, ok := s.run(t); ok || !strings.Contains(out, "about 862 MB") || !strings.Contains(out, "still missing") {
+	if out, ok := s.run(t); ok || !strings.Contains(out, "about 902 MB") || !strings.Contains(out, "still missing") {
 		t.Errorf("testdeps.sh succeeded: %t, printed %q; want the sum, and that a stub installs nothing", ok, out)
 	}
 	calls, err := os.ReadFile(filepath.Join(s.dir, "calls"))
