@@ -49,7 +49,7 @@ func latestOfRanges[T any](rooms store.Prefixes, room mirror.RoomID, limit int, 
 }
 
 // latestOf reads a page of a list that begins with the latest: as much of each part, of which
-// the latest count.
+// the latest count. It holds no more than those and what it has read of one part.
 func latestOf[P, T any](parts []P, limit int, key func(*T) (time.Time, string), read func(part P) ([]T, error)) (
 	[]T, error,
 ) {
@@ -60,18 +60,22 @@ func latestOf[P, T any](parts []P, limit int, key func(*T) (time.Time, string), 
 			return nil, err
 		}
 		all = append(all, rows...)
+		if len(parts) > 1 {
+			slices.SortFunc(all, func(a, b T) int {
+				at, aid := key(&a)
+				bt, bid := key(&b)
+				if c := bt.Compare(at); c != 0 {
+					return c
+				}
+				return strings.Compare(aid, bid)
+			})
+		}
+		if len(all) > limit {
+			clear(all[limit:])
+			all = all[:limit]
+		}
 	}
-	if len(parts) > 1 {
-		slices.SortFunc(all, func(a, b T) int {
-			at, aid := key(&a)
-			bt, bid := key(&b)
-			if c := bt.Compare(at); c != 0 {
-				return c
-			}
-			return strings.Compare(aid, bid)
-		})
-	}
-	return all[:min(limit, len(all))], nil
+	return all, nil
 }
 
 // latestList is a list of the rows of a table that begins with the latest.
