@@ -42,8 +42,12 @@ const (
 	maxWaiting = 20_000
 	// maxEnds is how many ends of calls wait to be written. Further ones are in the log only.
 	maxEnds = 10_000
-	// retryEnds is the time until ends that could not be written are tried again.
-	retryEnds = 10 * time.Second
+	// retryEnds is the time until ends that could not be written are tried again. It doubles
+	// with each failure up to maxRetryEnds: a standby refuses them as long as it is one.
+	retryEnds    = 10 * time.Second
+	maxRetryEnds = time.Hour
+	// tellInterval is the shortest time between two log lines about ends that wait.
+	tellInterval = time.Minute
 	// maxName is the longest name of a caller that is stored, in bytes.
 	maxName = 512
 	// batchRows is the maximum number of entries of a statement.
@@ -77,6 +81,9 @@ type Log struct {
 	// ends are the ends of calls that wait to be written; stopped means that Run has ended.
 	ends    []mirror.AuditEntry
 	stopped bool
+	// failed is the project whose ends failed first the last time. Others come first the next
+	// time, so that one that takes all the time does not stop them.
+	failed mirror.ProjectID
 	// Strangers have a quota of their own, so that they do not hide what callers tried.
 	callers, strangers quota
 	// named are the refusals of a minute, without their projects, that have their place in a
@@ -275,12 +282,22 @@ func (l *Log) writeEnds(ctx context.Context) error {
 	var failed error
 	written := make(map[string]bool)
 	slices.SortStableFunc(due, func(a, b mirror.AuditEntry) int { return cmp.Compare(a.Project, b.Project) })
+	behind, _ := slices.BinarySearchFunc(due, l.failed, func(e mirror.AuditEntry, failed mirror.ProjectID) int {
+		if e.Project <= failed {
+			return -1
+		}
+		return 1
+	})
+	due = slices.Concat(due[behind:], due[:behind])
 	for len(due) > 0 {
 		n := 0 // entries of one project, so of one shard
 		for n < len(due) && n < batchRows && due[n].Project == due[0].Project {
 			n++
 		}
 		if err := l.cfg.Store.RecordAudit(ctx, due[:n]...); err != nil {
+			if failed == nil {
+				l.failed = due[0].Project
+			}
 			failed = errors.Join(failed, err)
 			for n < len(due) && due[n].Project == due[0].Project { // the shard of another may be there
 				n++
@@ -312,7 +329,7 @@ func (l *Log) Wake() {
 // Run writes the ends of calls, the refused calls of past minutes when the database is awake,
 // and at the end all of them.
 func (l *Log) Run(ctx context.Context) error {
-	retry := time.NewTimer(0)
+	retry := &retry{Timer: time.NewTimer(0)}
 	defer retry.Stop()
 	for {
 		select {
@@ -320,23 +337,45 @@ func (l *Log) Run(ctx context.Context) error {
 			l.stop(context.WithoutCancel(ctx))
 			return nil
 		case <-l.wake:
-			l.tell(ctx, l.flush(ctx, l.cfg.Now().UTC().Truncate(time.Minute)))
+			within, cancel := context.WithTimeout(ctx, writeTimeout)
+			l.tell(ctx, l.flush(within, l.cfg.Now().UTC().Truncate(time.Minute)))
+			cancel()
 		case <-l.ended:
-			l.runEnds(ctx, retry)
+			l.runEnds(ctx, retry, false)
 		case <-retry.C:
-			l.runEnds(ctx, retry)
+			l.runEnds(ctx, retry, true)
 		}
 	}
 }
 
-// runEnds writes the ends that wait, and has it tried again later if that fails.
-func (l *Log) runEnds(ctx context.Context, retry *time.Timer) {
+// retry says when ends that could not be written are tried again, and when that was told.
+type retry struct {
+	*time.Timer
+
+	pause time.Duration
+	told  time.Time
+}
+
+// runEnds writes the ends that wait, and has it tried again later if that fails: again, if it
+// was tried again.
+func (l *Log) runEnds(ctx context.Context, r *retry, again bool) {
 	within, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := l.writing(within, l.writeEnds); err != nil && ctx.Err() == nil {
+	err := l.writing(within, l.writeEnds)
+	switch now := l.cfg.Now(); {
+	case err == nil:
+		r.pause = 0
+		return
+	case ctx.Err() != nil:
+		return
+	case now.Sub(r.told) >= tellInterval:
+		r.told = now
 		l.cfg.Logger.WarnContext(ctx, "how calls ended could not be recorded in the audit, will be tried again",
 			slog.Any("error", err))
-		retry.Reset(retryEnds)
+	}
+	if again || r.pause == 0 { // otherwise it is due already
+		r.pause = min(max(2*r.pause, retryEnds), maxRetryEnds)
+		r.Reset(r.pause)
 	}
 }
 

@@ -27,10 +27,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const project = mirror.ProjectID("default")
 
 // rows is the table of the audit. A statement waits for held, if it is set, and those of a
-// project fail if it is refused.
+// project fail if it is refused, and take for ever if it hangs.
 type rows struct {
 	held    chan struct{}
 	refuses mirror.ProjectID
+	hangs   mirror.ProjectID
 	mu      sync.Mutex
 	err     error
 	stored  map[string]mirror.AuditEntry // by project and id
@@ -44,6 +45,10 @@ func (r *rows) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) er
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if r.hangs != "" && entries[0].Project == r.hangs {
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -372,6 +377,66 @@ func TestEndsWaitForTheDatabase(t *testing.T) {
 }
 
 // Those who read the audit see how calls ended that wait, and what is left at the end is told.
+// A database that refuses for long, as a standby does, is asked less and less, and the log
+// does not fill.
+func TestEndsAreTriedLessAndLess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r rows
+		var log bytes.Buffer
+		l := newLog(&r, &log, project)
+		stop := runs(t, l)
+		r.fail(errors.New("read only"))
+		for i := range 100 {
+			l.End(t.Context(), mirror.AuditEntry{Project: project, ID: fmt.Sprint(i), Method: "VerifyMirror", Code: "OK"})
+			pass(t, 100*time.Millisecond)
+		}
+		if n := strings.Count(log.String(), "will be tried again"); n != 1 {
+			t.Errorf("%d lines about 100 ends within ten seconds; want one", n)
+		}
+		pass(t, 24*time.Hour)
+		if n := r.written(); n > 100+40 {
+			t.Errorf("%d statements; want about one an hour", n)
+		}
+		if n := strings.Count(log.String(), "will be tried again"); n > 40 {
+			t.Errorf("%d lines of a day; want about one an hour", n)
+		}
+		r.fail(nil)
+		pass(t, 2*time.Hour)
+		if n := len(r.all()); n != 100 {
+			t.Errorf("%d ends are recorded; want all 100", n)
+		}
+		stop()
+	})
+}
+
+// A project whose shard takes all the time does not keep the ends of others waiting.
+func TestEndsOfOtherProjectsDoNotWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := rows{hangs: "a"}
+		var log bytes.Buffer
+		l := newLog(&r, &log, "a", "b", "c")
+		stop := runs(t, l)
+		for _, p := range []mirror.ProjectID{"a", "b", "c"} {
+			l.End(t.Context(), mirror.AuditEntry{Project: p, ID: string(p), Method: "PauseProject", Code: "OK"})
+		}
+		pass(t, time.Minute)
+		if got := r.all(); len(got) != 2 {
+			t.Errorf("entries = %+v; want those of b and c", got)
+		}
+		// Neither does a wake of the database wait for it for good.
+		l.Wake()
+		pass(t, time.Minute)
+		l.End(t.Context(), mirror.AuditEntry{Project: "b", ID: "late", Method: "PauseProject", Code: "OK"})
+		pass(t, time.Minute)
+		if got := r.all(); len(got) != 3 {
+			t.Errorf("entries = %+v; want the late one of b as well", got)
+		}
+		stop()
+	})
+}
+
 func TestEndsAreNotLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
