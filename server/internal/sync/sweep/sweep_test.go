@@ -304,6 +304,9 @@ func TestFirstSweepIsFull(t *testing.T) {
 		if listed != 2 || !ended.Equal(begun) {
 			t.Errorf("told = %d rooms, ended at %v; want 2, and now", listed, ended)
 		}
+		if w.indexed != [2]int{2, 2} {
+			t.Errorf("calls of IndexRooms and IndexThreads = %d; want 2 of each, until nothing is left", w.indexed)
+		}
 		wantRaised(t, w, "room new", "storage known", "thread known", "ydoc known", "group ")
 		if !w.next.Equal(begun.Add(time.Hour)) {
 			t.Fatalf("next sweep = %v; want in an hour", w.next.Sub(begun))
