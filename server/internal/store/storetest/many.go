@@ -76,6 +76,7 @@ func Pages(rooms int) []Read {
 		{Metadata: map[string]string{"status": "rare"}, Rooms: store.Prefixes{"r-1", "r-77"}},
 		{Metadata: map[string]string{"status": "common"}, Rooms: store.Prefixes{"r-1", "r-77"}},
 		{Room: "r-8", Metadata: map[string]string{"n": "7"}},
+		{Room: "r-8", Metadata: map[string]string{"status": "common"}},
 		{Room: "r-8", Resolved: &yes},
 		{Author: "busy", Resolved: &no},
 	}

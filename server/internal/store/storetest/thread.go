@@ -1268,9 +1268,11 @@ func threadsByMetadataPages(e *env) {
 			f.UpdatedSince = born.Add(time.Duration(r.IntN(20)) * time.Second)
 		}
 		f.Rooms = []store.Prefixes{nil, nil, {"a"}, {"b-", "c"}, {"a ", "b"}, {}}[r.IntN(6)]
+		f.Room = []mirror.RoomID{"", "", "a", "b"}[r.IntN(4)]
 		var want, got []string
 		for _, t := range all {
-			fits := f.Rooms.Select(t.Room) && (f.Deleted || !t.deleted) && !t.UpdateTime.Before(f.UpdatedSince) &&
+			fits := f.Rooms.Select(t.Room) && (f.Room == "" || t.Room == f.Room) &&
+				(f.Deleted || !t.deleted) && !t.UpdateTime.Before(f.UpdatedSince) &&
 				(f.Resolved == nil || t.Resolved == *f.Resolved)
 			for name, value := range f.Metadata {
 				fits = fits && t.metadata[name] == value

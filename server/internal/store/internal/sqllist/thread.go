@@ -84,9 +84,9 @@ join mirror_thread t
 `+r.ofThread(), slices.Concat([]any{inline}, args, []any{project})...)
 }
 
-// Threads starts from the mentions of a user, the comments of an author, or the
-// threads of a room if the filter names one. Otherwise it starts from what changed since a
-// time, if that is little, or from the metadata, or reads all threads in order.
+// Threads starts from the mentions of a user, the comments of an author, or, in one room,
+// from the metadata or its threads. Otherwise it starts from what changed since a time, if
+// that is little, or from the metadata, or reads all threads in order.
 func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
 	if f.Room != "" {
 		if !f.Rooms.Select(f.Room) {
@@ -112,11 +112,7 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 	}
 	const what = "list threads"
 	contains := unindexed(fmt.Sprintf(r.dialect.Contains, "t.metadata_text"))
-	changed := unindexed("(? or " + r.dialect.ThreadChanged + " >= ?)")
-	since := r.dialect.First // one text with and without
-	if !f.UpdatedSince.IsZero() {
-		since = r.dialect.Time(f.UpdatedSince)
-	}
+	changed := unindexed(r.dialect.ThreadChanged + " >= ?")
 	either, or := false, true
 	if f.Resolved != nil {
 		either, or = *f.Resolved, *f.Resolved
@@ -125,7 +121,7 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 	narrow := func(s *statement) *statement {
 		return s.whereShown(f.Deleted).
 			whereIf(len(f.Metadata) > 0, contains, jsonText(metadata)).
-			where(changed, f.UpdatedSince.IsZero(), since)
+			whereIf(!f.UpdatedSince.IsZero(), changed, f.UpdatedSince)
 	}
 	rows := func(ctx context.Context, keys []rowKey) ([]mirror.Thread, error) {
 		s := r.selectThreads(f.Project, keys, anySize)
@@ -170,6 +166,11 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 		case 1:
 			return nil, nil
 		}
+		if len(f.Metadata) > 0 {
+			if page, ok, err := r.threadsByTerms(ctx, what, f, string(f.Room), after, rows); ok || err != nil {
+				return page, err
+			}
+		}
 		room := mirror.Resource{Project: f.Project, Room: f.Room}
 		s := r.query(threadColumns + "from mirror_thread t" + r.by("primary") + r.ofThread())
 		order := s.withinRoom("t", []string{"t.thread_id"}, room, first)
@@ -200,17 +201,20 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 	return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
 }
 
-// threadsByTerms reads a page of the threads in rooms with a prefix that have some metadata,
-// and are resolved or not. If too many threads are not indexed to look at each of them, it
-// reads nothing and returns false.
+// threadsByTerms reads a page of the threads in rooms with a prefix, or in one room, that
+// have some metadata, and are resolved or not. If too many threads are not indexed to look at
+// each of them, it reads nothing and returns false.
 func (r *Reader) threadsByTerms(ctx context.Context, what string, f store.ThreadFilter, prefix string, after rowKey,
 	rows func(ctx context.Context, keys []rowKey) ([]mirror.Thread, error),
 ) (page []mirror.Thread, ok bool, err error) {
 	keysOf := func(table, index, condition string, args ...any) *statement {
-		return r.query("select t.room_id, t.thread_id\nfrom "+table+" t"+r.by(index)).where(condition, args...)
+		return r.query("select t.room_id, t.thread_id\nfrom "+table+" t"+r.by(index)).where(condition, args...).
+			whereIf(f.Room != "", "t.room_id = ?", f.Room)
 	}
 	// What is indexed meanwhile is in both.
-	s := keysOf("mirror_thread", "mirror_thread_unindexed", r.dialect.ThreadUnindexed).where("t.project_id = ?", f.Project)
+	s := keysOf("mirror_thread", "mirror_thread_unindexed", r.dialect.ThreadUnindexed).
+		where("t.project_id = ?", f.Project).
+		whereIf(f.Room != "", "t.bucket = ?", mirror.Bucket(f.Project, string(f.Room)))
 	s.add("\nlimit ?", manyMatches+1)
 	unindexed, err := list(ctx, r, what, s, scanThreadKey)
 	if err != nil || len(unindexed) > manyMatches {
@@ -223,9 +227,10 @@ func (r *Reader) threadsByTerms(ctx context.Context, what string, f store.Thread
 		var statements []*statement
 		for _, name := range slices.Sorted(maps.Keys(f.Metadata)) {
 			statements = append(statements, keysOf("mirror_thread_term", "mirror_thread_term_by_term",
-				"t.project_id = ? and t.term = ?", f.Project, store.ThreadTerm(name, f.Metadata[name])))
+				"t.project_id = ? and t.term = ?", f.Project, store.ThreadTerm(name, f.Metadata[name])).
+				inBucket("t", f.Project, f.Room))
 		}
-		if f.Resolved != nil {
+		if f.Resolved != nil && f.Room == "" {
 			statements = append(statements, keysOf("mirror_thread", "mirror_thread_by_resolved",
 				"t.project_id = ? and t.resolved = ?", f.Project, *f.Resolved))
 		}
