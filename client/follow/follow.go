@@ -96,6 +96,7 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 		if f.moved || time.Since(begun) >= health {
 			failures = 0
 		}
+		pause := max(pauseAfter(failures+1), retryAfter(err))
 		var own *ownError
 		switch {
 		case ctx.Err() != nil:
@@ -108,7 +109,7 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 			}
 			failures = 1 // unless the next one does better
 			continue
-		case f.mayBeKnown(err, got): // to another replica
+		case f.mayBeKnown(err, got, pause): // to another replica
 		case TokenGone(err) && (cfg.Anew != nil || cfg.Snapshot):
 			f.begin()
 		case final(err):
@@ -118,7 +119,7 @@ func Run(ctx context.Context, client mirrorv1.ChangeServiceClient, cfg Config, h
 			cfg.Failed(err)
 		}
 		failures++
-		if err := sleep(ctx, max(pause(failures), retryAfter(err))); err != nil {
+		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
 	}
@@ -159,17 +160,17 @@ func reasonOf(err error) string {
 }
 
 // mayBeKnown reports whether another replica may know the token that the service calls invalid.
-func (f *follower) mayBeKnown(err error, got bool) bool {
+// pause is how long it is before the next try. Only those after such an answer count: a service
+// that is away meanwhile has not answered.
+func (f *follower) mayBeKnown(err error, got bool, pause time.Duration) bool {
 	if got {
-		f.unknown = time.Time{}
+		f.unknown = 0
 	}
 	if reasonOf(err) != tokenInvalid {
 		return false
 	}
-	if f.unknown.IsZero() {
-		f.unknown = time.Now()
-	}
-	return time.Since(f.unknown) < upgrade
+	f.unknown += pause
+	return f.unknown <= upgrade
 }
 
 // final reports whether the same call would fail again.
@@ -183,8 +184,8 @@ func final(err error) bool {
 	}
 }
 
-// pause is how long to wait after so many failures: twice as long each time, about.
-func pause(failures int) time.Duration {
+// pauseAfter is how long to wait after so many failures: twice as long each time, about.
+func pauseAfter(failures int) time.Duration {
 	d := min(firstPause<<min(failures-1, 16), longestPause)
 	return d/2 + rand.N(d/2)
 }
@@ -215,8 +216,8 @@ type follower struct {
 	// moved means that the last stream has brought changes or a part of a snapshot, or that
 	// Anew has read all.
 	moved bool
-	// unknown is since when the service has called the token invalid.
-	unknown time.Time
+	// unknown is for how long the service has called the token invalid.
+	unknown time.Duration
 }
 
 // begin begins without a token.

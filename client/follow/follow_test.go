@@ -304,6 +304,37 @@ func TestUnknownToken(t *testing.T) {
 	}
 }
 
+// While the service is away, nothing says that no replica knows the token.
+func TestUnknownTokenWhileTheServiceIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var since time.Time
+		s := &service{last: 5}
+		s.serve = func(_ context.Context, sent int) error {
+			switch {
+			case len(s.starts) == 1 && sent < 3:
+				return nil
+			case len(s.starts) == 1:
+				return errCut
+			case since.IsZero():
+				since = time.Now()
+			}
+			switch away := time.Since(since); {
+			case away < 30*time.Second, away > 20*time.Minute && away < 21*time.Minute: // two old replicas
+				return reason(codes.InvalidArgument, tokenInvalid)
+			case away < 20*time.Minute:
+				return status.Error(codes.Unavailable, "away")
+			}
+			return nil
+		}
+		var seen []int64
+		err := Run(t.Context(), s, Config{Request: fromEarliest, Store: &Memory{}, Snapshot: true}, until(&seen, 5))
+		if !errors.Is(err, errStop) || fmt.Sprint(seen) != "[1 2 3 4 5]" {
+			t.Errorf("Run = %v, %v; want all once, from the token", err, seen)
+		}
+	})
+}
+
 // All is read anew at the beginning and when the token no longer leads on, from a token that
 // is older than what is read.
 func TestAnew(t *testing.T) {

@@ -423,6 +423,9 @@ type Document struct {
 	// DataProblem says why the queryable JSON column is null.
 	DataProblem string
 	Freshness   Freshness
+	// Damage says why there is no Content although it was asked for: what is stored of it cannot
+	// be unpacked.
+	Damage error
 }
 
 // TaskState is the state of a task.

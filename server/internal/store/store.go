@@ -615,11 +615,13 @@ type MirrorQuery interface {
 	// LatestRooms lists rooms that are not deleted by ListTime, newest first, then by the
 	// bytes of the room id. ErrNotIndexed if too many have no terms yet.
 	LatestRooms(ctx context.Context, filter LatestRoomFilter) ([]mirror.Room, error)
-	// Document returns one document with its content; ErrNotFound.
+	// Document returns one document with its content; ErrNotFound. Content that cannot be unpacked
+	// is an error, and none of the database.
 	Document(ctx context.Context, document mirror.Resource, deleted bool) (mirror.Document, error)
 	// ReadDocuments answers many reads in order, as of one point in time; nil for a
-	// document that does not exist. Content is nil if the reader already has it or
-	// if it is longer than inline bytes; no document has nil content.
+	// document that does not exist. Content is nil if the reader already has it, if it is
+	// longer than inline bytes, or if it cannot be unpacked, which is no failure of the others:
+	// see [mirror.Document.Damage]. No document has nil content.
 	ReadDocuments(ctx context.Context, reads []DocumentRead, inline int64) ([]*mirror.Document, error)
 	// Documents lists documents without content, ordered by the bytes of the room
 	// id, then by kind and id.

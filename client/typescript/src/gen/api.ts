@@ -2328,10 +2328,10 @@ export interface components {
          * @description ResourceOmission says why a change comes without the resource that was asked for.
          *
          *     - unspecified: Never sent.
-         *     - deleted: It is deleted, by this change or by one that follows.
+         *     - deleted: This change deletes it, or it is gone since: a change that follows deletes it or its room, or has a higher roomEpoch.
          *     - earlier: An earlier change of the same response has it, as new as this one.
-         *     - too-large: It is larger than 256 KiB: read it.
-         *     - unreadable: It is mirrored, but cannot be returned in this form.
+         *     - too-large: It, or what it is made from, is larger than 256 KiB: read it. In the basic form, a thread above 16 KiB whose metadata no database stores.
+         *     - unreadable: It is mirrored, but cannot be returned in this form: it is not what it should be, or its copy is damaged.
          *     - history: Resources of this kind do not come with changes: sessions and notifications are listed.
          * @enum {string}
          */

@@ -142,13 +142,16 @@ type ResourceOmission int32
 const (
 	// Never sent.
 	ResourceOmission_RESOURCE_OMISSION_UNSPECIFIED ResourceOmission = 0
-	// It is deleted, by this change or by one that follows.
+	// This change deletes it, or it is gone since: a change that follows deletes it or its room,
+	// or has a higher room_epoch.
 	ResourceOmission_RESOURCE_OMISSION_DELETED ResourceOmission = 1
 	// An earlier change of the same response has it, as new as this one.
 	ResourceOmission_RESOURCE_OMISSION_EARLIER ResourceOmission = 2
-	// It is larger than 256 KiB: read it.
+	// It, or what it is made from, is larger than 256 KiB: read it. In the basic form, a thread
+	// above 16 KiB whose metadata no database stores.
 	ResourceOmission_RESOURCE_OMISSION_TOO_LARGE ResourceOmission = 3
-	// It is mirrored, but cannot be returned in this form.
+	// It is mirrored, but cannot be returned in this form: it is not what it should be, or its
+	// copy is damaged.
 	ResourceOmission_RESOURCE_OMISSION_UNREADABLE ResourceOmission = 4
 	// Resources of this kind do not come with changes: sessions and notifications are listed.
 	ResourceOmission_RESOURCE_OMISSION_HISTORY ResourceOmission = 5

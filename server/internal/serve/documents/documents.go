@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -150,6 +151,8 @@ func (r *Reader) Read(ctx context.Context, req Request) (doc *Document, err erro
 	switch {
 	case req.HeadOnly || doc.NotModified:
 		return doc, nil
+	case doc.Damage != nil:
+		return doc, doc.Damage
 	case doc.Content == nil && doc.SHA256 == cached.sha256:
 		doc.Body = cached.body
 		return doc, nil
@@ -187,7 +190,8 @@ type Found struct {
 	// Body is the document as JSON; nil if the document is longer than was asked for. It is
 	// shared: do not modify it.
 	Body []byte
-	// Err says why the document cannot be turned into JSON.
+	// Err says why the document cannot be turned into JSON. If that is a defect, of what is
+	// stored or of the decoder, so does Damage.
 	Err error
 }
 
@@ -214,8 +218,10 @@ func (r *Reader) ReadMany(ctx context.Context, resources []mirror.Resource, limi
 		f := &Found{Document: *doc}
 		found[i] = f
 		switch format := jsonOf(resources[i].Kind); {
+		case f.Damage != nil:
+			f.Err = f.Damage
 		case f.Content != nil:
-			f.Body, f.Err = r.derive(ctx, Request{Resource: resources[i], Format: format}, f.Content)
+			r.deriveOne(ctx, f, Request{Resource: resources[i], Format: format})
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
@@ -230,6 +236,17 @@ func (r *Reader) ReadMany(ctx context.Context, resources []mirror.Resource, limi
 		}
 	}
 	return found, nil
+}
+
+// deriveOne converts a document that was read with others. A panic of the decoder is its own.
+func (r *Reader) deriveOne(ctx context.Context, f *Found, req Request) {
+	defer func() {
+		if v := recover(); v != nil {
+			f.Damage = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			f.Body, f.Err = nil, f.Damage
+		}
+	}()
+	f.Body, f.Err = r.derive(ctx, req, f.Content)
 }
 
 // jsonOf is the format JSON of a kind of documents.

@@ -165,6 +165,30 @@ func TestTagFollowsTheContent(t *testing.T) {
 	}
 }
 
+// A document that is damaged, or trips a decoder, is one of those that were read with it.
+func TestReadManyOfDamaged(t *testing.T) {
+	t.Parallel()
+	damaged := storage(`{"x":2}`)
+	damaged.Content, damaged.Damage = nil, errors.New("unpack document: damaged")
+	r := New(rows{"whole": storage(`{"x":1}`), "damaged": damaged}, &fresh.Reader{}, Memory{Long: readMemory})
+	got, err := r.ReadMany(t.Context(), []mirror.Resource{
+		request("damaged").Resource, request("whole").Resource, request("none").Resource,
+	}, 1<<20)
+	if err != nil || got[0].Body != nil || got[0].Err == nil || got[0].Damage == nil || got[0].SHA256 != damaged.SHA256 ||
+		string(got[1].Body) != `{"x":1}` || got[1].Err != nil || got[2] != nil {
+		t.Errorf("ReadMany = %+v, %v; want the damaged one with its error, and the other", got, err)
+	}
+	if _, err := r.Read(t.Context(), request("damaged")); !errors.Is(err, damaged.Damage) ||
+		fault.Of(err).Kind != fault.Internal {
+		t.Errorf("Read = %v; want that it is damaged, as a defect", err)
+	}
+	f := &Found{Document: storage(`{}`)}
+	r.deriveOne(t.Context(), f, Request{Format: derive.Format{Derive: func([]byte) ([]byte, error) { panic("odd") }}})
+	if f.Err == nil || f.Damage == nil || f.Body != nil {
+		t.Errorf("a decoder that panics = %+v; want its error", f)
+	}
+}
+
 func TestReadFailures(t *testing.T) {
 	t.Parallel()
 	r := New(rows{"odd": storage(strings.Repeat("{", inlineBytes+1))}, &fresh.Reader{}, Memory{Long: readMemory})

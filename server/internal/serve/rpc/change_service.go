@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	mrand "math/rand/v2"
 	"slices"
 	"strings"
@@ -88,6 +89,7 @@ type changeService struct {
 	guard  *access.Guard
 	// documents are those that come with changes.
 	documents *documents.Reader
+	log       *slog.Logger
 }
 
 // followingCaller is one who follows.
@@ -133,6 +135,8 @@ type following struct {
 	seen mirror.Position
 	// include is how much of each resource comes with its change.
 	include mirrorv1.ChangeInclude
+	// mean is how many bytes the changes of the last response with resources had each.
+	mean int
 	// caller is who follows.
 	*followingCaller
 	// leave says that the caller follows no more.

@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"runtime/debug"
 
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/protobuf/proto"
@@ -24,8 +26,8 @@ const (
 	// maxIncluded is the size of the largest resource that comes with a change, and
 	// includeBytes that of the changes of a response, unless the first alone is larger.
 	maxIncluded, includeBytes = 256 << 10, 1 << 20
-	// includeFull is how many changes with whole resources are looked at at once: what is read for
-	// them counts, each with its source and its form.
+	// includeFull is how many changes with whole resources are looked at at once at most: what is
+	// read for them counts, each with its source and its form.
 	includeFull = 8
 	// maxBasicSource is the size of the largest source of a thread that is read for its metadata.
 	maxBasicSource = 16 << 10
@@ -151,34 +153,49 @@ func (s *changeService) include(ctx context.Context, f *following, changes []mir
 	}
 	limit := min(includeBytes, s.pageBudget())
 	largest := min(maxIncluded, limit)
-	chunk := includeChanges
-	if f.include == mirrorv1.ChangeInclude_CHANGE_INCLUDE_FULL {
-		chunk = includeFull
-	}
 	bearers := bearersOf(changes)
 	total := 0
-	for begin := 0; begin < len(changes); begin += chunk {
-		some := changes[begin:min(begin+chunk, len(changes))]
+	for begin, fits := 0, true; fits && begin < len(changes); {
+		some := changes[begin:min(begin+f.chunk(limit-total), len(changes))]
 		found, err := s.find(ctx, f, some, begin, bearers)
 		if err != nil {
 			return out, err
 		}
 		for i, message := range changesToProto(some) {
-			attach(message, found, &some[i], bearers[some[i].Resource].at, begin+i, largest)
+			if err := attach(message, found, &some[i], bearers[some[i].Resource].at, begin+i, largest); err != nil {
+				s.log.WarnContext(ctx, "a resource is damaged, or a defect keeps it from being read; its change comes without it",
+					slog.String("project", string(f.scope.project)), slog.String("kind", some[i].Resource.Kind.String()),
+					slog.Any("error", err))
+			}
 			size := proto.Size(message)
-			if total += size; total > limit && len(out.changes) > 0 {
-				total -= size
-				begin = len(changes) // the rest comes with the next response
+			if total+size > limit && len(out.changes) > 0 {
+				fits = false // the rest comes with the next response
 				break
 			}
+			total += size
 			out.changes = append(out.changes, message)
 			if c := found[some[i].Resource]; message.GetResource() != nil {
 				out.newest[some[i].Bucket] = max(out.newest[some[i].Bucket], c.revision)
 			}
 		}
+		begin += len(some)
+		f.mean = total / len(out.changes)
+		fits = fits && f.mean <= limit-total
 	}
 	memory.keep(int64(total))
 	return out, nil
+}
+
+// chunk is how many changes are looked at at once while left bytes of a response are left: not
+// many more than fit, or the same resources would be read again for the next response.
+func (f *following) chunk(left int) int {
+	if f.include != mirrorv1.ChangeInclude_CHANGE_INCLUDE_FULL {
+		return includeChanges
+	}
+	if f.mean == 0 {
+		return includeFull
+	}
+	return max(1, min(left/f.mean, includeFull))
 }
 
 // bearer says which of some changes bears a resource.
@@ -211,15 +228,28 @@ func bearersOf(changes []mirror.Change) map[mirror.Resource]bearer {
 // resource is a resource as it comes with a change.
 type resource struct {
 	revision int64
-	// attach sets it in a change.
-	attach func(*mirrorv1.Change)
-	// tooLarge and unreadable say why there is nothing to attach.
+	// attach sets it in a change, unless it has no such form.
+	attach func(*mirrorv1.Change) error
+	// tooLarge and unreadable say why there is nothing to attach, and damage why it is
+	// unreadable if that is a defect.
 	tooLarge, unreadable bool
+	damage               error
 }
 
-// attach adds what was found to a change, or why it does not come with it.
+// attachTo calls attach. A panic, as of a decoder, is damage.
+func (r *resource) attachTo(message *mirrorv1.Change) (ok bool, damage error) {
+	defer func() {
+		if v := recover(); v != nil {
+			ok, damage = false, fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return r.attach(message) == nil, nil
+}
+
+// attach adds what was found to a change, or why it does not come with it. It returns the defect
+// if it is one.
 func attach(message *mirrorv1.Change, found map[mirror.Resource]resource, c *mirror.Change, bearer, index, largest int,
-) {
+) (damage error) {
 	omit := func(why mirrorv1.ResourceOmission) { message.Omission = &why }
 	r, ok := found[c.Resource]
 	switch {
@@ -232,16 +262,21 @@ func attach(message *mirrorv1.Change, found map[mirror.Resource]resource, c *mir
 	case !ok:
 		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_DELETED)
 	case r.unreadable:
+		damage = r.damage
 		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_UNREADABLE)
 	case r.tooLarge:
 		omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_TOO_LARGE)
 	default:
 		bare := proto.Size(message)
-		if r.attach(message); proto.Size(message)-bare > largest {
+		if ok, damage = r.attachTo(message); !ok {
+			message.Resource = nil
+			omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_UNREADABLE)
+		} else if proto.Size(message)-bare > largest {
 			message.Resource = nil
 			omit(mirrorv1.ResourceOmission_RESOURCE_OMISSION_TOO_LARGE)
 		}
 	}
+	return damage
 }
 
 // find reads the resources of which some changes are the bearers. The first of them is at begin.
@@ -273,8 +308,9 @@ func (s *changeService) find(ctx context.Context, f *following, changes []mirror
 		for _, room := range rooms {
 			if room.Freshness.DeleteTime.IsZero() {
 				found[mirror.Resource{Project: project, Room: room.ID, Kind: mirror.KindRoom}] = resource{
-					revision: room.Freshness.Revision, attach: func(c *mirrorv1.Change) {
+					revision: room.Freshness.Revision, attach: func(c *mirrorv1.Change) error {
 						c.Resource = &mirrorv1.Change_Room{Room: roomToProto(&room, full)}
+						return nil
 					},
 				}
 			}
@@ -306,8 +342,9 @@ func (s *changeService) find(ctx context.Context, f *following, changes []mirror
 		}
 		for _, row := range rooms {
 			found[mirror.Resource{Project: project, Room: row.Room, Kind: mirror.KindActiveUsers}] = resource{
-				revision: row.Freshness.Revision, attach: func(c *mirrorv1.Change) {
+				revision: row.Freshness.Revision, attach: func(c *mirrorv1.Change) error {
 					c.Resource = &mirrorv1.Change_ActiveUsers{ActiveUsers: activeUsersToProto(&row)}
+					return nil
 				},
 			}
 		}
@@ -319,8 +356,9 @@ func (s *changeService) find(ctx context.Context, f *following, changes []mirror
 		}
 		for _, row := range groups {
 			found[mirror.Resource{Project: project, Kind: mirror.KindGroup, ID: row.ID}] = resource{
-				revision: row.Freshness.Revision, attach: func(c *mirrorv1.Change) {
+				revision: row.Freshness.Revision, attach: func(c *mirrorv1.Change) error {
 					c.Resource = &mirrorv1.Change_Group{Group: groupToProto(&row)}
+					return nil
 				},
 			}
 		}
@@ -354,13 +392,15 @@ func (s *changeService) findDocuments(ctx context.Context, list []mirror.Resourc
 			return err
 		}
 		found[list[i]] = resource{
-			revision: doc.Freshness.Revision, unreadable: doc.Err != nil, tooLarge: full && doc.Body == nil,
-			attach: func(c *mirrorv1.Change) {
+			revision: doc.Freshness.Revision, unreadable: doc.Err != nil, damage: doc.Damage,
+			tooLarge: full && doc.Body == nil,
+			attach: func(c *mirrorv1.Change) error {
 				shown := documentToProto(&doc.Document)
 				if full {
 					shown.Content, shown.Format, shown.ContentType = doc.Body, name, format.MediaType
 				}
 				c.Resource = &mirrorv1.Change_Document{Document: shown}
+				return nil
 			},
 		}
 	}
@@ -373,17 +413,13 @@ func threadOfChange(row *mirror.Thread, full bool) resource {
 		// Without its source, its metadata is what is stored for queries, if it can be.
 		tooLarge: row.Source == nil && (full || row.Metadata == nil && row.DataProblem != ""),
 	}
-	var comments []*mirrorv1.Comment
-	if full && !r.tooLarge {
-		var err error
-		if comments, err = commentsToProto(row); err != nil {
-			r.unreadable = true
-		}
-	}
-	r.attach = func(c *mirrorv1.Change) {
+	r.attach = func(c *mirrorv1.Change) (err error) {
 		shown := threadToProto(row)
-		shown.Comments = comments
+		if full {
+			shown.Comments, err = commentsToProto(row)
+		}
 		c.Resource = &mirrorv1.Change_Thread{Thread: shown}
+		return err
 	}
 	return r
 }

@@ -19,6 +19,9 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 )
 
 const (
@@ -435,6 +438,126 @@ func TestPanicWhileResourcesAreRead(t *testing.T) {
 	}
 }
 
+// What is damaged, or trips a decoder, comes without its resource, and those who follow get past it.
+// The log says so.
+func TestDamagedResources(t *testing.T) {
+	t.Parallel()
+	h := start(t)
+	stocked(h.query, "before", "damaged", "behind")
+	for i := range h.query.documents {
+		if d := &h.query.documents[i]; d.Room == "damaged" && d.Kind == mirror.KindStorage {
+			d.Content, d.Damage = nil, errors.New("unpack document: magic number mismatch")
+		}
+	}
+	for _, room := range []mirror.RoomID{"before", "damaged", "behind"} {
+		h.happens(resourceIn(project, room, mirror.KindStorage))
+	}
+	check := func(what string, changes []*mirrorv1.Change, include mirrorv1.ChangeInclude) {
+		t.Helper()
+		if len(changes) != 3 {
+			t.Fatalf("%s: %d changes came; want 3", what, len(changes))
+		}
+		for _, c := range changes {
+			left := c.GetRoomId() == "damaged" && include == full
+			if left != (c.GetOmission() == omittedUnreadable) || left != (c.GetDocument() == nil) {
+				t.Errorf("%s: %s with %v came with %v, %v", what, c.GetRoomId(), include, c.GetDocument(), c.GetOmission())
+			}
+		}
+	}
+	for _, include := range []mirrorv1.ChangeInclude{basic, full} {
+		check("ListChanges", h.included(t.Context(), t, include), include)
+		const told = "a resource is damaged"
+		if log := h.log.String(); strings.Contains(log, told) != (include == full) ||
+			include == full && !strings.Contains(log, "magic number mismatch") {
+			t.Errorf("with %v the log is %s", include, log)
+		}
+	}
+	stream, err := h.change.WatchChanges(t.Context(), &mirrorv1.WatchChangesRequest{
+		Start: fromSnapshot, Include: full, Kinds: []mirrorv1.ResourceKind{mirrorv1.ResourceKind_RESOURCE_KIND_STORAGE},
+	})
+	var items []*mirrorv1.Change
+	for end := false; err == nil && !end; {
+		var response *mirrorv1.WatchChangesResponse
+		if response, err = stream.Recv(); err == nil {
+			items = append(items, response.GetSnapshotItems().GetItems()...)
+			end = response.GetSnapshotEnd() != nil
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("snapshot", items, full)
+	// Who reads it learns that it is a defect, and not to wait.
+	_, err = h.mirror.GetStorageDocument(t.Context(), &mirrorv1.GetStorageDocumentRequest{
+		RoomId: "damaged", View: mirrorv1.DocumentView_DOCUMENT_VIEW_FULL,
+	})
+	wantStatus(t, err, codes.Internal, fault.ReasonInternal)
+
+	for what, r := range map[string]resource{
+		"panic": {attach: func(*mirrorv1.Change) error { panic("at the disco") }},
+		"error": {attach: func(c *mirrorv1.Change) error {
+			c.Resource = &mirrorv1.Change_Thread{Thread: &mirrorv1.Thread{}}
+			return errors.New("odd")
+		}},
+	} {
+		c := mirror.Change{Resource: threadIn("room"), Kind: mirror.ChangeUpserted}
+		message := &mirrorv1.Change{}
+		damage := attach(message, map[mirror.Resource]resource{c.Resource: r}, &c, 0, 0, maxIncluded)
+		if message.GetOmission() != omittedUnreadable || message.GetResource() != nil || (damage != nil) != (what == "panic") {
+			t.Errorf("%s: %v came with the damage %v", what, message, damage)
+		}
+	}
+}
+
+// A follower of large resources has few of them read in vain for each response.
+func TestIncludedResourcesAreReadOnce(t *testing.T) {
+	t.Parallel()
+	const rooms = 60
+	for _, size := range []int{5 << 10, 60 << 10, 120 << 10, 250 << 10} {
+		h := start(t)
+		for i := range rooms {
+			room := mirror.RoomID(fmt.Sprint("room-", i))
+			content := []byte(`{"liveblocksType":"LiveObject","data":{"a":"` + strings.Repeat("x", size) + `"}}`)
+			h.query.documents = append(h.query.documents, mirror.Document{
+				Project: project, Room: room, Kind: mirror.KindStorage, Content: content, Size: int64(len(content)),
+				SHA256: [32]byte{0, byte(i + 1)},
+			})
+			h.happens(resourceIn(project, room, mirror.KindStorage))
+		}
+		h.current()
+		// None is in the cache.
+		h.services.change.documents = documents.New(uncached{h.query}, &fresh.Reader{}, documents.Memory{Long: 1 << 20})
+		stream, err := h.change.WatchChanges(t.Context(), &mirrorv1.WatchChangesRequest{Include: full, Start: fromSnapshot})
+		items, responses := 0, 0
+		for err == nil && items < rooms {
+			var response *mirrorv1.WatchChangesResponse
+			response, err = stream.Recv()
+			if n := len(response.GetSnapshotItems().GetItems()); n > 0 {
+				items, responses = items+n, responses+1
+			}
+		}
+		if err != nil || items != rooms {
+			t.Fatalf("%d items came, %v; want %d", items, err, rooms)
+		}
+		// The first response does not know their size.
+		if sent, read := rooms*size, h.query.content; read > sent*12/10+includeFull*size || responses > sent/(includeBytes/2)+2 {
+			t.Errorf("of %d KiB each, %d KiB were read for %d KiB in %d responses", size>>10, read>>10, sent>>10, responses)
+		}
+	}
+}
+
+// uncached says that each document has changed since it was read.
+type uncached struct{ *fakeQuery }
+
+func (u uncached) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
+	error,
+) {
+	for i := range reads {
+		reads[i].Have = [32]byte{}
+	}
+	return u.fakeQuery.ReadDocuments(ctx, reads, inline)
+}
+
 // Resources are read while there is memory for them, and it is all given back.
 func TestIncludedResourcesTakeMemory(t *testing.T) {
 	t.Parallel()
@@ -555,31 +678,39 @@ func TestMemoryOfSlowFollowers(t *testing.T) {
 		t.Fatal("memory is in use after the last response")
 	}
 	defer s.memory.Release(rest)
-	for range 2 * pageReaders {
-		for _, key := range []string{"one", "two"} {
-			stream, err := h.change.WatchChanges(as(key), &mirrorv1.WatchChangesRequest{Start: fromSnapshot, Include: full})
-			if err == nil {
-				_, err = stream.Recv()
-			}
-			if err != nil {
-				t.Fatal(err)
+	for what, req := range map[string]*mirrorv1.WatchChangesRequest{
+		"a snapshot": {Start: fromSnapshot, Include: full},
+		"changes": {Include: full, Start: &mirrorv1.WatchChangesRequest_Position{
+			Position: mirrorv1.ChangeStart_CHANGE_START_EARLIEST,
+		}},
+	} {
+		for range 2 * pageReaders {
+			for _, key := range []string{"one", "two"} {
+				stream, err := h.change.WatchChanges(as(key), req)
+				if err == nil {
+					_, err = stream.Recv()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
-	}
-	select { // they wait for memory
-	case <-time.After(50 * time.Millisecond):
-	case <-t.Context().Done():
-	}
-	ctx, cancel := context.WithTimeout(as("three"), 10*time.Second)
-	defer cancel()
-	stream, err := h.change.WatchChanges(ctx, &mirrorv1.WatchChangesRequest{Start: fromSnapshot})
-	for err == nil {
-		var response *mirrorv1.WatchChangesResponse
-		if response, err = stream.Recv(); response.GetSnapshotEnd() != nil {
-			return
+		select { // they wait for memory
+		case <-time.After(50 * time.Millisecond):
+		case <-t.Context().Done():
+		}
+		ctx, cancel := context.WithTimeout(as("three"), 10*time.Second)
+		stream, err := h.change.WatchChanges(ctx, &mirrorv1.WatchChangesRequest{Start: fromSnapshot})
+		for end := false; err == nil && !end; {
+			var response *mirrorv1.WatchChangesResponse
+			response, err = stream.Recv()
+			end = response.GetSnapshotEnd() != nil
+		}
+		cancel()
+		if err != nil {
+			t.Errorf("a snapshot without resources beside those who wait for %s = %v; want its end", what, err)
 		}
 	}
-	t.Errorf("a snapshot without resources = %v; want its end", err)
 }
 
 // While resources are waited for, a stream has heartbeats whose token is before their changes.

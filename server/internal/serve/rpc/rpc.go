@@ -132,6 +132,7 @@ func New(cfg Config) *Services {
 			common: c, ChangeDeps: cfg.Change, identities: make(map[mirror.ProjectID]knownIdentity),
 			callers: make(map[string]*followingCaller), pages: make(chan struct{}, pageReaders),
 			memory: semaphore.NewWeighted(cfg.Change.Memory), guard: cfg.Guard, documents: reader,
+			log: cfg.Log,
 		},
 		admin: &adminService{common: c, AdminDeps: cfg.Admin, audit: cfg.Audit},
 	}

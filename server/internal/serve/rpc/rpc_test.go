@@ -184,6 +184,7 @@ type fakeQuery struct {
 	reads       int
 	statements  int // that read many resources
 	sources     int // bytes of sources of threads, the most of a statement
+	content     int // bytes of documents that were read together
 
 	// What the last query of each list asked for.
 	threadFilter  store.ThreadFilter
@@ -336,7 +337,10 @@ func (q *fakeQuery) Document(ctx context.Context, document mirror.Resource, dele
 func (q *fakeQuery) ReadDocuments(ctx context.Context, reads []store.DocumentRead, inline int64) ([]*mirror.Document,
 	error,
 ) {
-	q.change(func() { q.statements++ })
+	content := 0
+	defer func() {
+		q.change(func() { q.statements, q.content = q.statements+1, q.content+content })
+	}()
 	docs := make([]*mirror.Document, len(reads))
 	for i, r := range reads {
 		doc, err := q.Document(ctx, r.Resource, r.Deleted)
@@ -347,8 +351,9 @@ func (q *fakeQuery) ReadDocuments(ctx context.Context, reads []store.DocumentRea
 			return nil, err
 		}
 		if doc.SHA256 == r.Have || doc.Size > inline {
-			doc.Content = nil
+			doc.Content, doc.Damage = nil, nil
 		}
+		content += len(doc.Content)
 		docs[i] = &doc
 	}
 	return docs, nil

@@ -154,22 +154,28 @@ func (r *Reader) Document(ctx context.Context, document mirror.Resource, deleted
 	s := r.query("select d.content, "+documentColumns+"from mirror_document d\n"+r.ofDocument()).
 		whereRoom("d", document).where("d.kind = ? and d.resource_id = ?", document.Kind, document.ID).
 		where(shown("d", "", "?"), deleted)
-	return one(ctx, r, "read document", s, func(row Row, d *mirror.Document) error {
+	var packed []byte
+	d, err := one(ctx, r, "read document", s, func(row Row, d *mirror.Document) error {
 		d.Project = document.Project
-		var packed []byte
-		if err := scanDocument(row, d, &packed); err != nil {
-			return err
-		}
-		return r.unpack(d, packed)
+		return scanDocument(row, d, &packed)
 	})
+	if err != nil {
+		return d, err
+	}
+	// Only now, or damage would pass for a failure of the database, which waiting mends.
+	r.unpack(&d, packed)
+	return d, d.Damage
 }
 
 // unpack sets the content of a document, unless it was not read.
-func (r *Reader) unpack(d *mirror.Document, packed []byte) (err error) {
-	if packed != nil {
-		d.Content, err = r.pack.Unpack(packed, d.Size)
+func (r *Reader) unpack(d *mirror.Document, packed []byte) {
+	if packed == nil {
+		return
 	}
-	return err
+	var err error
+	if d.Content, err = r.pack.Unpack(packed, d.Size); err != nil {
+		d.Damage = fmt.Errorf("read document: %w", err)
+	}
 }
 
 // ReadDocuments uses one statement for all readers. It omits content that a reader
@@ -200,8 +206,9 @@ func (r *Reader) ReadDocuments(ctx context.Context, reads []store.DocumentRead, 
 		document := d
 		of := reads[n].Resource
 		document.Project, document.Room, document.Kind, document.ID = of.Project, of.Room, of.Kind, of.ID
+		r.unpack(&document, packed)
 		documents[n] = &document
-		return r.unpack(&document, packed)
+		return nil
 	})
 	if err != nil {
 		return nil, err
