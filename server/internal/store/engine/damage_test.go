@@ -53,7 +53,8 @@ func TestDamagedDocument(t *testing.T) {
 		if err != nil || got[0].Damage != nil {
 			t.Errorf("ReadDocuments of the description = %v; want it, since no content was read", err)
 		}
-		if _, err := r.store.Document(t.Context(), r.lease.Resource, false); err == nil || fault.Of(err).Kind != fault.Internal {
+		_, err = r.store.Document(t.Context(), r.lease.Resource, false)
+		if err == nil || fault.Of(err).Kind != fault.Internal {
 			t.Errorf("Document = %v; want a defect, not an outage", err)
 		}
 	})
