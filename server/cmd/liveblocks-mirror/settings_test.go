@@ -103,8 +103,9 @@ var wrongSettings = []wrong{
 	{"MIRROR_TRUSTED_PROXIES", "10.0.0.0/33"},
 	{"MIRROR_WEBHOOK_ALLOW", "everybody"},
 
-	{"MIRROR_REST", "write"},
+	{"MIRROR_REST", "writes"},
 	{"MIRROR_REST_WARN_AFTER", "-1s"},
+	{"MIRROR_REST_UPSTREAM", "maybe"},
 
 	{"MIRROR_ACK", "never"},
 	{"MIRROR_WORKERS", "0"},

@@ -62,7 +62,7 @@ func TestRESTEqualsRealLiveblocks(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		dev := startDevServer(t)
 		s := harness.Start(t, harness.Options{DatabaseURL: e.Database(t), UpstreamURL: dev.url, Env: map[string]string{
-			"LIVEBLOCKS_SECRET_KEY": devKey, "MIRROR_MIGRATE": "", "MIRROR_REST": "read",
+			"LIVEBLOCKS_SECRET_KEY": devKey, "MIRROR_MIGRATE": "", "MIRROR_REST": "read", "MIRROR_REST_UPSTREAM": "off",
 		}})
 		act(t, dev, s, "create")
 		told := act(t, dev, s, "edit")
@@ -136,7 +136,8 @@ func TestRESTEqualsPublishedShapes(t *testing.T) {
 		}
 		upstream.PutGroup("of bob", "bob", "carol")
 		s := harness.Start(t, harness.Options{
-			DatabaseURL: e.Database(t), UpstreamURL: upstream.URL, Env: with(often, "MIRROR_REST", "read"),
+			DatabaseURL: e.Database(t), UpstreamURL: upstream.URL,
+			Env: with(with(often, "MIRROR_REST", "read"), "MIRROR_REST_UPSTREAM", "off"),
 		})
 		awaitSwept(t, s)
 		follow(t, s, upstream)
@@ -286,7 +287,8 @@ func TestRESTIsReadOnly(t *testing.T) {
 		{other, "/v2/rooms/" + room + "/threads?query=resolved", http.StatusForbidden, "FORBIDDEN"},
 		{whole, "/v2/rooms/" + room + "/ydoc-binary?guid=a;b", http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY"},
 		{whole, "/v2/groups/none", http.StatusNotFound, "RESOURCE_NOT_FOUND"},
-		{whole, "/v2/users/alice/inbox-notifications", http.StatusNotImplemented, "NOT_MIRRORED"},
+		{whole, "/v2/users/alice/inbox-notifications", http.StatusForbidden, "FORBIDDEN"}, // without rest.upstream
+		{limited, "/v2/rooms/" + room + "/versions", http.StatusForbidden, "FORBIDDEN"},
 		{whole, "/v2/c/rooms/" + room, http.StatusNotFound, "NOT_FOUND"},
 	} {
 		var body struct{ Error, Message string }
@@ -332,20 +334,16 @@ func TestRESTIsReadOnly(t *testing.T) {
 	if writes < 50 {
 		t.Errorf("writes = %d; want all of the package", writes)
 	}
-	changing := []fake.Endpoint{
-		fake.EndpointUnknown, fake.EndpointCreateRoom, fake.EndpointDeleteRoom, fake.EndpointUpdateRoomID,
-	}
-	for _, call := range upstream.Log() {
-		if slices.Contains(changing, call.Endpoint) {
-			t.Errorf("Liveblocks was called: %+v", call)
-		}
+	if calls := forwardedTo(upstream); len(calls) > 0 {
+		t.Errorf("Liveblocks was called: %s", calls)
 	}
 }
 
 // While calls are paused reads go on, and say since when, but not what the operator wrote.
+// Nothing is passed on.
 func TestRESTWhilePaused(t *testing.T) {
 	t.Parallel()
-	s, upstream := start(t, map[string]string{"MIRROR_REST": "read"})
+	s, upstream := start(t, map[string]string{"MIRROR_REST": "write"})
 	const room = "room"
 	create(t, s, upstream, room, fake.RoomOptions{})
 	deliver(t, s, fake.Event{Type: fake.StorageUpdated, RoomID: room, Time: time.Now()})
@@ -370,13 +368,26 @@ func TestRESTWhilePaused(t *testing.T) {
 		!strings.HasSuffix(warning, ": an operator paused it") {
 		t.Errorf("storage during a pause = %d %s %v; want the copy, with a warning", got.status, got.body, got.header)
 	}
+	for _, call := range []string{"GET /v2/rooms/room/versions", "POST /v2/rooms/room/threads", "DELETE /v2/rooms/room"} {
+		method, path, _ := strings.Cut(call, " ")
+		got := send(t, method, s.URL(path), http.Header{"Authorization": {"Bearer sk_x"}}, nil)
+		if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" ||
+			bytes.Contains(got.body, []byte("the database moves")) {
+			t.Errorf("%s during a pause = %d %s; want 503", call, got.status, got.body)
+		}
+	}
+	if calls := forwardedTo(upstream); len(calls) > 0 {
+		t.Errorf("Liveblocks was called: %s", calls)
+	}
 }
 
 // What has not been fetched is not shown as empty. Without Liveblocks reads go on, and say
 // since when.
 func TestRESTWithoutLiveblocks(t *testing.T) {
 	t.Parallel()
-	s, upstream := start(t, map[string]string{"MIRROR_REST": "read", "MIRROR_REST_WARN_AFTER": "0s"})
+	s, upstream := start(t, map[string]string{
+		"MIRROR_REST": "read", "MIRROR_REST_UPSTREAM": "off", "MIRROR_REST_WARN_AFTER": "0s",
+	})
 	const room = "room"
 	must(t, upstream.CreateRoom(room, fake.RoomOptions{}))
 	made(t)(upstream.CreateThread(room, fake.ThreadOptions{

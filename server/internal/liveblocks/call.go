@@ -45,7 +45,20 @@ type watchdog struct {
 	patience time.Duration
 	timer    *time.Timer
 	slowAt   time.Time // when the body is too slow, with what has arrived
+	paused   time.Time // since when nothing is waited for
 	cut      context.CancelCauseFunc
+}
+
+// pause says that nothing is waited for until resume is called.
+func (w *watchdog) pause() {
+	w.timer.Stop()
+	w.paused = time.Now()
+}
+
+// resume ends a pause, which is not part of the body's time.
+func (w *watchdog) resume() {
+	w.slowAt = w.slowAt.Add(time.Since(w.paused))
+	w.timer.Reset(w.patience)
 }
 
 // watch starts a watchdog, and returns the context that it cuts off. stop must be
@@ -55,6 +68,13 @@ func (c *Client) watch(ctx context.Context) (watched context.Context, w *watchdo
 	if doubled := c.cfg.IdleTimeout << min(mirror.AttemptsOf(ctx), 16); doubled > 0 {
 		patience = min(patience, doubled)
 	}
+	return c.watchFor(ctx, patience)
+}
+
+// watchFor starts a watchdog with some patience.
+func (c *Client) watchFor(ctx context.Context, patience time.Duration) (watched context.Context, w *watchdog,
+	stop func(),
+) {
 	watched, cut := context.WithCancelCause(ctx)
 	w = &watchdog{patience: patience, cut: cut, slowAt: time.Now().Add(c.cfg.Timeout)}
 	w.timer = time.AfterFunc(patience, func() {
@@ -257,11 +277,9 @@ func (a *arrival) Read(p []byte) (int, error) {
 
 // await waits for memory for n bytes of a body. That is not part of its time.
 func (w *watchdog) await(ctx context.Context, n int64) error {
-	w.timer.Stop()
-	begin := time.Now()
+	w.pause()
 	err := memory.ForReading(ctx, n)
-	w.slowAt = w.slowAt.Add(time.Since(begin))
-	w.timer.Reset(w.patience)
+	w.resume()
 	return err
 }
 

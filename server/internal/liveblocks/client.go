@@ -120,7 +120,7 @@ type Call struct {
 	// Code is the status of the response, or without one why there is none: "no_answer",
 	// "truncated", "too_large", "invalid" or "cancelled".
 	Code string
-	// Took is how long the call took, its body included.
+	// Took is how long the call took, its body included; of calls for others until it arrives.
 	Took time.Duration
 }
 
@@ -155,12 +155,13 @@ func NewTransport(idle int) *http.Transport {
 // carries one; see [Client.WithTurn]. While the limiter is closed they fail
 // immediately, without a call.
 type Client struct {
-	cfg     Config
-	http    *http.Client
-	limiter *Limiter
-	routes  routes
-	calls   sync.WaitGroup // attempts under way
-	pings   pings
+	cfg      Config
+	http     *http.Client
+	limiter  *Limiter
+	routes   routes
+	calls    sync.WaitGroup // attempts under way
+	pings    pings
+	forwards forwards
 	// unsupported are the kinds that the server does not have.
 	unsupported unsupported
 	looking     sync.Mutex // of Look
@@ -179,9 +180,10 @@ func New(cfg Config) *Client {
 			// its target.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		limiter: newLimiter(cfg.RatePerSecond, cfg.Logger),
-		routes:  routes{share: cfg.HedgeShare},
-		pings:   pings{busy: make(chan struct{}, 1)},
+		limiter:  newLimiter(cfg.RatePerSecond, cfg.Logger),
+		routes:   routes{share: cfg.HedgeShare},
+		pings:    pings{busy: make(chan struct{}, 1)},
+		forwards: newForwards(),
 	}
 }
 

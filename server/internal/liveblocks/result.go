@@ -1,6 +1,7 @@
 package liveblocks
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -70,7 +71,7 @@ type result struct {
 func (r result) word() string {
 	switch {
 	case r.outcome == outcomeOK:
-		return strconv.Itoa(http.StatusOK)
+		return strconv.Itoa(cmp.Or(r.status, http.StatusOK))
 	case r.status < http.StatusContinue, r.status == http.StatusOK, r.status > lastStatus:
 		return string(r.outcome)
 	default:

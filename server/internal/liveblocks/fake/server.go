@@ -38,6 +38,7 @@ const (
 	EndpointYdoc       Endpoint = "ydoc"
 	EndpointThreads    Endpoint = "threads"
 	EndpointThread     Endpoint = "thread"
+	EndpointComment    Endpoint = "comment"
 	// EndpointActiveUsers is active_users, under both of its names.
 	EndpointActiveUsers Endpoint = "active_users"
 	// EndpointInbox is one notification of a user's inbox.
@@ -45,6 +46,8 @@ const (
 	EndpointUpdateRoomID Endpoint = "update_room_id"
 	EndpointGroups       Endpoint = "groups"
 	EndpointGroup        Endpoint = "group"
+	// EndpointWrite is what changes threads, comments and groups.
+	EndpointWrite Endpoint = "write"
 	// EndpointUnknown is every path and method that the fake does not have.
 	EndpointUnknown Endpoint = "unknown"
 )
@@ -616,6 +619,9 @@ func route(r *http.Request) (Endpoint, string) {
 			}
 			return EndpointGroup, ""
 		}
+		if isWrite(r) {
+			return EndpointWrite, ""
+		}
 		return EndpointUnknown, ""
 	}
 	if rest == "" {
@@ -646,10 +652,14 @@ func route(r *http.Request) (Endpoint, string) {
 		return EndpointThreads, id
 	case len(parts) == 4 && parts[2] == "threads" && parts[3] != "" && r.Method == http.MethodGet:
 		return EndpointThread, id
+	case len(parts) == 6 && parts[2] == "threads" && parts[4] == "comments" && r.Method == http.MethodGet:
+		return EndpointComment, id
 	case len(parts) == 3 && (parts[2] == "active_users" || parts[2] == "active-users") && r.Method == http.MethodGet:
 		return EndpointActiveUsers, id
 	case len(parts) == 3 && parts[2] == "update-room-id" && r.Method == http.MethodPost:
 		return EndpointUpdateRoomID, id
+	case isWrite(r):
+		return EndpointWrite, id
 	}
 	return EndpointUnknown, id
 }
@@ -786,6 +796,11 @@ func (s *Server) answer(r *http.Request, endpoint Endpoint, id string, step Step
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.readShelf(s.groups[group], step.stale, "Group")
+	case EndpointComment:
+		at := segmentsOf(r)
+		return s.readComment(id, at[3], at[5])
+	case EndpointWrite:
+		return s.write(r)
 	case EndpointUnknown:
 	}
 	return errorAnswer(http.StatusNotFound, "Not Found", "")

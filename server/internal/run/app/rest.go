@@ -3,11 +3,13 @@ package app
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rest"
@@ -23,6 +25,8 @@ func (a *App) rest(conn grpc.ClientConnInterface, door *entrance, decoding *memo
 		return nil
 	}
 	return rest.New(rest.Config{
+		Mode:   rest.Mode{Upstream: a.cfg.RESTUpstream == "on", Writes: a.cfg.RESTMode == "write"},
+		Permit: a.services.Permit, Forward: a.forward, Changed: a.changed, Record: a.services.RecordREST,
 		Conn: conn, Authorize: door.authorize, Project: a.services.Project, WarnAfter: a.cfg.RESTWarnAfter,
 		Paused: func(project string) (time.Time, bool) {
 			s := a.projects.of(mirror.ProjectID(project)).client.Status()
@@ -50,6 +54,40 @@ func (a *App) rest(conn grpc.ClientConnInterface, door *entrance, decoding *memo
 		},
 		Decoding: decoding, Memory: max(long/2, 1), Now: time.Now, Logger: a.log,
 	})
+}
+
+// forward makes a call to Liveblocks for a project.
+func (a *App) forward(project string, r *http.Request) (*http.Response, error) {
+	resp, err := a.projects.of(mirror.ProjectID(project)).client.Forward(r)
+	switch {
+	case errors.Is(err, liveblocks.ErrNoAnswer):
+		return nil, rest.ErrNoAnswer
+	case err != nil:
+		return nil, rpc.Refusal(r.Context(), err)
+	}
+	return resp, nil
+}
+
+// requestTimeout ends the request for what a forwarded write has changed.
+const requestTimeout = 2 * time.Second
+
+// changed marks what a write has changed as stale, and reports whether it is mirrored by a
+// time.
+func (a *App) changed(ctx context.Context, changed []mirror.Request, until time.Time) bool {
+	p := a.projects.of(changed[0].Resource.Project)
+	asking, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	pending, err := p.pool.RequestEach(asking, changed)
+	if err != nil {
+		p.log.WarnContext(ctx, "what a forwarded write has changed cannot be requested", slog.Any("error", err))
+		return false
+	}
+	if until.IsZero() {
+		return false
+	}
+	waiting, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	return p.pool.Wait(waiting, pending) == nil
 }
 
 // tasksAtOnce is how many tasks are read at a time: most rooms have few that are not done.

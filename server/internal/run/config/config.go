@@ -312,7 +312,8 @@ func collector(setting, value string) error {
 
 // REST says how Liveblocks' own REST API is served.
 type REST struct {
-	RESTMode      string        `name:"rest" env:"MIRROR_REST" default:"off" enum:"off,read" help:"Serve Liveblocks' own REST API below /v2/ of the HTTP address, so that their packages for servers read from the mirror: read answers what is mirrored and refuses writes. See REST.md."`
+	RESTMode      string        `name:"rest" env:"MIRROR_REST" default:"off" enum:"off,read,write" help:"Serve Liveblocks' own REST API below /v2/ of the HTTP address, so that their packages for servers read from the mirror: read answers what is mirrored and refuses writes, write forwards them to Liveblocks. See REST.md."`
+	RESTUpstream  string        `name:"rest-upstream" env:"MIRROR_REST_UPSTREAM" default:"on" enum:"on,off" help:"Whether reads of the REST API that the mirror cannot answer are passed on to Liveblocks, for keys with the scope rest.upstream."`
 	RESTWarnAfter time.Duration `name:"rest-warn-after" env:"MIRROR_REST_WARN_AFTER" default:"10m" help:"How old a copy may be before a reader of the REST API is warned that a newer version is known, and how long Liveblocks may give no answer before one is warned of that."`
 }
 

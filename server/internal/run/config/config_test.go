@@ -127,6 +127,7 @@ func sample(t *testing.T, s *kong.Flag) string {
 		"LIVEBLOCKS_BASE_URL":                "http://127.0.0.1:1153/base",
 		"MIRROR_ACK":                         "synced",
 		"MIRROR_REST":                        "read",
+		"MIRROR_REST_UPSTREAM":               "off",
 		"MIRROR_LOG_LEVEL":                   "debug",
 		"MIRROR_LOG_FORMAT":                  "json",
 		"MIRROR_LIVEBLOCKS_CALL_TIMEOUT":     "17s",

@@ -51,7 +51,7 @@ func (d *doctor) rest(ctx context.Context) []Finding {
 		return []Finding{fail(check, paragraphService, fmt.Sprintf("no answer: %v; %s", err, lines),
 			"start the service; if only its certificate is refused here, use the name that it is for as the baseUrl")}
 	case status == http.StatusNotFound && code == "ROOM_NOT_FOUND":
-		return []Finding{ok(check, "answers the key; %s", lines)}
+		return []Finding{ok(check, "answers the key, and %s; %s", d.otherCalls(), lines)}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return []Finding{fail(check, paragraphReach, fmt.Sprintf("refuses the key (%d %s); %s", status, oneLine(code), lines),
 			"use a key with the scope read, of exactly one project")}
@@ -59,6 +59,20 @@ func (d *doctor) rest(ctx context.Context) []Finding {
 	return []Finding{fail(check, paragraphService,
 		fmt.Sprintf("answers with %d, and not as Liveblocks does; %s", status, lines),
 		"start the service again if MIRROR_REST was set since; let proxies pass /v2/ on as it is")}
+}
+
+// otherCalls says what becomes of calls that the mirror does not answer.
+func (d *doctor) otherCalls() string {
+	reads, writes := "refuses other reads", "writes"
+	if d.serve.RESTUpstream == "on" {
+		reads = "passes other reads on for keys with the scope rest.upstream"
+	}
+	if d.serve.RESTMode == "write" {
+		writes = "forwards writes for keys with the scope rest.write"
+	} else if d.serve.RESTUpstream == "on" {
+		writes = "refuses writes"
+	}
+	return reads + " and " + writes
 }
 
 // askREST asks for a room that does not exist, as the packages do.

@@ -57,6 +57,9 @@ func (a *age) and(b age) {
 // head sets the headers that say where an answer comes from and how old it is.
 func (h *Handler) head(w http.ResponseWriter, project string, a age) {
 	header := w.Header()
+	for _, name := range headersOfCopies { // another copy may have been looked at before
+		header.Del(name)
+	}
 	header.Set(headerSource, "mirror")
 	// It may be kept, but has to be asked for again before it is used.
 	header.Set("Cache-Control", "private, no-cache")

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	methodRow  = regexp.MustCompile("^\\| (`.*`) \\| (served|not mirrored|write) \\|")
+	methodRow  = regexp.MustCompile("^\\| (`.*`) \\| (served|passed|forwarded) \\|")
 	methodName = regexp.MustCompile("`([a-zA-Z]+)`")
 )
 

@@ -34,6 +34,23 @@ type problem struct {
 // Error returns the message.
 func (p *problem) Error() string { return p.Message }
 
+// The codes of what the mirror does not hold.
+const (
+	codeNotMirrored    = "NOT_MIRRORED"
+	codeNotMirroredYet = "NOT_MIRRORED_YET"
+)
+
+// codeReadOnly is the code of writes that are not done.
+const codeReadOnly = "READ_ONLY_MIRROR"
+
+// refused reports whether a write failed because the mirror alone does not do it.
+func refused(err error) bool {
+	p, ok := err.(*problem) //nolint:errorlint // it is never wrapped
+	return ok && p.Code == codeReadOnly
+}
+
+func logError(err error) slog.Attr { return slog.Any("error", err) }
+
 func roomMissing(id string) *problem {
 	return &problem{
 		status: http.StatusNotFound, Code: "ROOM_NOT_FOUND",
@@ -65,16 +82,16 @@ func methodMissing(methods []string) *problem {
 // which nothing is tried again.
 func readOnly(r *http.Request, methods []string) *problem {
 	return &problem{
-		status: http.StatusMethodNotAllowed, Code: "READ_ONLY_MIRROR", allow: allowed(methods),
+		status: http.StatusMethodNotAllowed, Code: codeReadOnly, allow: allowed(methods),
 		Message:    "This is a read-only mirror: " + r.Method + " " + r.URL.EscapedPath() + " was not done.",
-		Suggestion: "Send writes to Liveblocks, with a client without the baseUrl of the mirror.",
+		Suggestion: "Send writes to Liveblocks, with a client without the baseUrl of the mirror, or set MIRROR_REST=write.",
 	}
 }
 
 // notMirrored refuses a read of what the mirror does not hold.
 func notMirrored(r *http.Request) *problem {
 	return &problem{
-		status: http.StatusNotImplemented, Code: "NOT_MIRRORED",
+		status: http.StatusNotImplemented, Code: codeNotMirrored,
 		Message:    "The mirror does not hold what GET " + r.URL.EscapedPath() + " reads.",
 		Suggestion: "Read it from Liveblocks, with a client without the baseUrl of the mirror.",
 	}
@@ -88,7 +105,7 @@ func parameterInvalid(message string) *problem {
 // unreadable refuses a read of something that the mirror holds and cannot give in this form.
 func unreadable() *problem {
 	return &problem{
-		status: http.StatusNotImplemented, Code: "NOT_MIRRORED",
+		status: http.StatusNotImplemented, Code: codeNotMirrored,
 		Message:    "The mirror holds this, but it is too large for this call or cannot be turned into this format.",
 		Suggestion: "Read it from Liveblocks, with a client without the baseUrl of the mirror.",
 	}
@@ -97,7 +114,7 @@ func unreadable() *problem {
 // never says that something may exist at Liveblocks and will not be fetched.
 func never(what string) *problem {
 	return &problem{
-		status: http.StatusNotImplemented, Code: "NOT_MIRRORED", Message: "The mirror does not hold " + what + ".",
+		status: http.StatusNotImplemented, Code: codeNotMirrored, Message: "The mirror does not hold " + what + ".",
 		Suggestion: "Read it from Liveblocks, with a client without the baseUrl of the mirror.",
 	}
 }
@@ -130,7 +147,7 @@ func (h *Handler) of(r *request, resource mirror.Resource) mirror.Resource {
 // notYet says that something exists and has not been fetched.
 func notYet(what string) *problem {
 	return &problem{
-		status: http.StatusServiceUnavailable, Code: "NOT_MIRRORED_YET", retry: time.Second,
+		status: http.StatusServiceUnavailable, Code: codeNotMirroredYet, retry: time.Second,
 		Message: "The mirror has not fetched " + what + " yet.", Suggestion: "Try again in a moment.",
 	}
 }
@@ -187,6 +204,12 @@ func problemOf(r *http.Request, err error) *problem {
 		p.Message = "The key must be of exactly one project, because the paths of this API name none."
 		p.Suggestion = "Make a key for each project."
 		return p
+	case fault.ReasonProjectPaused, fault.ReasonUpstreamRateLimited:
+		// The words of an operator are for operators.
+		p.status, p.Code = http.StatusServiceUnavailable, "UNAVAILABLE"
+		p.Message = "The call was not made: calls to Liveblocks are paused, or wait for it."
+		p.retry = max(p.retry, time.Second)
+		return p
 	case fault.ReasonPageTokenInvalid, fault.ReasonPageTokenMismatch:
 		p.status, p.Code = http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY"
 		p.Message = "startingAfter is not a nextCursor of this list."
@@ -222,7 +245,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		id := rand.Text()
 		header.Set("X-Request-Id", id)
 		h.cfg.Logger.WarnContext(r.Context(), "a call of the REST API failed", slog.String("request_id", id),
-			slog.Any("error", err))
+			logError(err))
 	}
 	body, _ := json.Marshal(p)             // of strings
 	for _, name := range headersOfCopies { // the answer that failed may have begun

@@ -58,22 +58,26 @@ func (h *Handler) absent(r *request, room string, otherwise *problem) error {
 	return otherwise
 }
 
-// maxBody limits the body of a call that asks for a room: its id, metadata and permissions.
-const maxBody = 1 << 20
-
-// existingRoom answers getOrCreateRoom if the room exists. Nothing else creates rooms here.
+// existingRoom answers getOrCreateRoom if the room exists. Nothing else creates rooms here. If
+// it fails, the body can be read again.
 func (h *Handler) existingRoom(w http.ResponseWriter, r *request) error {
 	refused := readOnly(r.Request, []string{http.MethodGet})
 	if !r.params.Has("idempotent") {
 		return refused
 	}
-	var wanted struct {
-		ID string `json:"id"`
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxNaming))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return bodyTooLong()
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&wanted); err != nil || wanted.ID == "" {
+	if err != nil {
+		return bodyBroken()
+	}
+	r.Body, r.ContentLength, r.arrived = io.NopCloser(bytes.NewReader(body)), int64(len(body)), true
+	id := member(body, "id")
+	if id == "" {
 		return refused
 	}
-	room, err := h.getRoom(r, wanted.ID)
+	room, err := h.getRoom(r, id)
 	if p, ok := err.(*problem); ok && p.status == http.StatusNotFound { //nolint:errorlint // it is never wrapped
 		return refused
 	}

@@ -19,6 +19,7 @@ import (
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 )
 
 // Prefix is that of all paths. Liveblocks' client for Node drops every other path of its
@@ -32,9 +33,25 @@ type Config struct {
 	// Authorize finds out who sent a request. It returns the context of the calls that the
 	// request makes, or a gRPC status that refuses it.
 	Authorize func(r *http.Request) (context.Context, error)
+	// Mode says what becomes of calls that the mirror does not answer.
+	Mode Mode
 	// Project returns the project that the caller of a context reads, or a gRPC status if
 	// it may not read, or does not see exactly one: the paths name none.
 	Project func(ctx context.Context) (string, error)
+	// Permit returns the project of a call to Liveblocks for which its caller needs the scope,
+	// or a gRPC status. Without a room the call is about all of them. A caller that does not see
+	// the room gets the answer for one that does not exist.
+	Permit func(ctx context.Context, scope access.Scope, room *string) (string, error)
+	// Forward makes a call to Liveblocks for a project, of which the request has the path, the
+	// query, the body and what may be passed on of the header. It follows no redirect. It fails
+	// with [ErrNoAnswer] if the call was made, and otherwise with a gRPC status.
+	Forward func(project string, r *http.Request) (*http.Response, error)
+	// Changed marks as stale what a forwarded write has changed, and waits until a time for it
+	// to be mirrored. It reports whether it is. The zero time has passed.
+	Changed func(ctx context.Context, changed []mirror.Request, until time.Time) bool
+	// Record records in the audit that a call is made, and with ended how it has ended. If it
+	// fails, the call must not be made; it is a gRPC status.
+	Record func(ctx context.Context, project, call string, room *string) (ended func(code string), err error)
 	// Paused returns since when no call is made to Liveblocks for a project, and whether an
 	// operator wants it so; a zero time if calls are made.
 	Paused func(project string) (since time.Time, stopped bool)
@@ -59,6 +76,14 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Mode says what becomes of calls that the mirror does not answer.
+type Mode struct {
+	// Upstream passes reads on of what the mirror does not hold.
+	Upstream bool
+	// Writes forwards writes.
+	Writes bool
+}
+
 // Handler answers the REST API.
 type Handler struct {
 	cfg    Config
@@ -78,8 +103,12 @@ func New(cfg Config) *Handler {
 type request struct {
 	*http.Request
 
+	route   *route
 	ctx     context.Context //nolint:containedctx // that of the calls, with the caller
+	begin   time.Time
 	project string
+	// arrived means that the body has been read, and is kept.
+	arrived bool
 	// ids are those in the path, in order.
 	ids []string
 	// params are those of the query.
@@ -104,21 +133,45 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return methodMissing(allow)
 	case rt == nil:
 		return pathMissing(r.URL.Path)
-	case rt.serve == nil && rt.class == writing:
+	case rt.class == forwarded && !h.cfg.Mode.Writes && rt.serve == nil:
 		return readOnly(r, h.calls.reads(rt.path))
 	}
-	project, err := h.cfg.Project(ctx)
-	if err != nil {
+	call := &request{Request: r, route: rt, ctx: ctx, ids: ids, begin: time.Now()}
+	writes := rt.class == forwarded && h.cfg.Mode.Writes
+	switch {
+	case writes && (rt.serve == nil || !readsHere(ctx)):
+		return h.forward(w, call, access.RESTWrite)
+	case rt.class == passed && h.cfg.Mode.Upstream:
+		return h.forward(w, call, access.RESTUpstream)
+	}
+	err = h.answer(w, call)
+	switch {
+	case writes && refused(err):
+		return h.forward(w, call, access.RESTWrite)
+	case h.cfg.Mode.Upstream && rt.class == served && !rt.seldom && lacking(call, err):
+		return h.instead(w, call, err)
+	}
+	return err
+}
+
+// readsHere reports whether a caller may read from the mirror.
+func readsHere(ctx context.Context) bool {
+	caller, ok := access.From(ctx)
+	return ok && caller.Allows(access.Read)
+}
+
+// answer answers a call from the mirror.
+func (h *Handler) answer(w http.ResponseWriter, r *request) (err error) {
+	if r.project, err = h.cfg.Project(r.ctx); err != nil {
 		return err
 	}
-	if rt.serve == nil {
-		return notMirrored(r)
+	if r.route.serve == nil {
+		return notMirrored(r.Request)
 	}
-	params, err := paramsOf(r.URL.RawQuery)
-	if err != nil {
+	if r.params, err = paramsOf(r.URL.RawQuery); err != nil {
 		return err
 	}
-	return rt.serve(h, w, &request{Request: r, ctx: ctx, project: project, ids: ids, params: params})
+	return r.route.serve(h, w, r)
 }
 
 // paramsOf reads a query. What cannot be read is refused: without it, the call would be

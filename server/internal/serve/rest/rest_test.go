@@ -60,6 +60,8 @@ type stub struct {
 	lacks map[mirror.Resource]bool
 	// neverEntered means that who is in the room was not fetched.
 	neverEntered bool
+	// badToken is a token of pages that is refused.
+	badToken string
 }
 
 func (s *stub) state(_ context.Context, of mirror.Resource) (mirror.Task, bool, error) {
@@ -96,7 +98,12 @@ func (s *stub) ListActiveUsers(_ context.Context, req *mirrorv1.ListActiveUsersR
 	return &mirrorv1.ListActiveUsersResponse{Freshness: s.freshness()}, nil
 }
 
-func (s *stub) ListGroups(context.Context, *mirrorv1.ListGroupsRequest) (*mirrorv1.ListGroupsResponse, error) {
+func (s *stub) ListGroups(_ context.Context, req *mirrorv1.ListGroupsRequest) (*mirrorv1.ListGroupsResponse, error) {
+	if s.badToken != "" && req.GetPageToken() == s.badToken {
+		st, _ := status.New(codes.InvalidArgument, "no such token").WithDetails(
+			&errdetails.ErrorInfo{Reason: string(fault.ReasonPageTokenInvalid)})
+		return nil, st.Err()
+	}
 	return &mirrorv1.ListGroupsResponse{}, s.fails
 }
 
@@ -301,6 +308,8 @@ func TestFailures(t *testing.T) {
 		{with(codes.InvalidArgument, fault.ReasonPageTokenInvalid), 422, "UNPROCESSABLE_ENTITY", "2"},
 		{with(codes.InvalidArgument, fault.ReasonRequestInvalid), 404, "ROOM_NOT_FOUND", ""},
 		{with(codes.ResourceExhausted, fault.ReasonCredentialsLimited), 429, "TOO_MANY_REQUESTS", "2"},
+		{with(codes.ResourceExhausted, fault.ReasonProjectPaused), 503, "UNAVAILABLE", "2"},
+		{with(codes.ResourceExhausted, fault.ReasonUpstreamRateLimited), 503, "UNAVAILABLE", "2"},
 		{with(codes.Unavailable, fault.ReasonStoreUnavailable), 503, "UNAVAILABLE", "2"},
 		{status.Error(codes.DeadlineExceeded, "too late"), 503, "UNAVAILABLE", "1"},
 		{with(codes.FailedPrecondition, fault.ReasonDocumentUnreadable), 501, "NOT_MIRRORED", ""},
@@ -788,6 +797,20 @@ func TestWritesAreRefused(t *testing.T) {
 		w := call(serve(&stub{fails: status.Error(codes.Internal, "it was asked")}), http.MethodPost, path, "{}")
 		if w.Code != http.StatusMethodNotAllowed || !strings.Contains(w.Body.String(), `"error":"READ_ONLY_MIRROR"`) {
 			t.Errorf("POST %s = %d %s; want 405 READ_ONLY_MIRROR", path, w.Code, w.Body)
+		}
+	}
+}
+
+// What was said of a copy that was looked at before is not said of another.
+func TestHeadIsOfOneCopy(t *testing.T) {
+	t.Parallel()
+	h := serve(&stub{})
+	w := httptest.NewRecorder()
+	h.head(w, "p", age{fetched: noon.Add(-time.Hour), revision: 7, stale: true})
+	h.head(w, "p", age{})
+	for _, name := range headersOfCopies {
+		if got := w.Header().Get(name); got != "" && name != headerSource {
+			t.Errorf("%s = %q; want nothing of the copy before", name, got)
 		}
 	}
 }

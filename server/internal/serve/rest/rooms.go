@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -92,10 +93,10 @@ func (h *Handler) rooms(w http.ResponseWriter, r *request) error {
 	if err != nil || limit <= 0 {
 		limit = defaultLimit
 	}
-	limit = min(limit, maxLimit)
-	a, err := h.ageOfRooms(r)
-	if err != nil {
-		return err
+	limit, err = min(limit, maxLimit), nil
+	a, unfetched := h.ageOfRooms(r)
+	if unfetched != nil && r.params.Get("startingAfter") == "" {
+		return unfetched // otherwise, whose cursor it is counts first
 	}
 	var sources [][]byte
 	var next string
@@ -137,7 +138,7 @@ func (h *Handler) rooms(w http.ResponseWriter, r *request) error {
 			next = got.GetNextPageToken()
 		}
 	}
-	if err != nil {
+	if err = cmp.Or(err, unfetched); err != nil {
 		return err
 	}
 	held.shrink(size)

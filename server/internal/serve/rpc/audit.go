@@ -108,6 +108,35 @@ func (s *Services) record(ctx context.Context, message any) error {
 	return err
 }
 
+// RecordREST records that a call of Liveblocks' REST API is made, and with ended how it has
+// ended. If it fails, with a gRPC status, the call must not be made.
+func (s *Services) RecordREST(ctx context.Context, project, call string, room *string,
+) (ended func(code string), err error) {
+	if s.audit == nil {
+		return func(string) {}, nil
+	}
+	caller := callerOf(ctx)
+	entry := mirror.AuditEntry{
+		Project: mirror.ProjectID(project), Method: call, Caller: caller.Name, RequestID: requestID(ctx),
+	}
+	if caller.Address.IsValid() {
+		entry.Address = caller.Address.WithZone("").String()
+	}
+	if room != nil && mirror.ValidID(*room, mirror.MaxRoomID) {
+		entry.Room = mirror.RoomID(*room)
+	}
+	ended = func(code string) {
+		entry.Code = code
+		s.audit.End(ctx, entry)
+	}
+	if err := s.audit.Begin(ctx, &entry); err != nil {
+		entry.Reason = string(fault.Of(err).Reason.Public())
+		ended(code.Code_UNAVAILABLE.String())
+		return nil, Refusal(ctx, err)
+	}
+	return ended, nil
+}
+
 // reads reports whether a request of an audited method changes nothing. Such a call is made
 // also where the database takes no writes, as on a standby that is to be looked at.
 func reads(req proto.Message) bool {

@@ -25,6 +25,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/documents"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/fresh"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/tracing"
 )
 
@@ -148,6 +149,25 @@ func (s *Services) Project(ctx context.Context) (string, error) {
 		return "", Refusal(ctx, err)
 	}
 	project, err := s.mirror.project(ctx, "")
+	if err != nil {
+		return "", Refusal(ctx, err)
+	}
+	return string(project), nil
+}
+
+// Permit returns the project of a call of Liveblocks' REST API that needs the scope, as
+// Project does. Without a room it is about all rooms. A caller that does not see the room gets
+// the answer for one that is not there.
+func (s *Services) Permit(ctx context.Context, scope access.Scope, room *string) (string, error) {
+	caller := callerOf(ctx)
+	rule := access.Rule{Method: scope.String(), Scope: scope, Whole: room == nil}
+	if err := s.guard.Permit(rule, caller); err != nil {
+		return "", Refusal(ctx, err)
+	}
+	project, err := s.mirror.project(ctx, "")
+	if err == nil && room != nil && !caller.SeesRoom(project, mirror.RoomID(*room)) {
+		err = roomNotMirrored(store.ErrNotFound, *room)
+	}
 	if err != nil {
 		return "", Refusal(ctx, err)
 	}

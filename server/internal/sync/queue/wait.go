@@ -48,6 +48,11 @@ func (p *Pool) Request(ctx context.Context, resources []mirror.Resource) ([]mirr
 	for i, r := range resources {
 		requests[i] = mirror.Request{Resource: r}
 	}
+	return p.RequestEach(ctx, requests)
+}
+
+// RequestEach is Request, and can say more of each of them.
+func (p *Pool) RequestEach(ctx context.Context, requests []mirror.Request) ([]mirror.Pending, error) {
 	pending, err := p.cfg.Tasks.Request(ctx, requests, p.cfg.Now())
 	if err != nil {
 		return nil, err
