@@ -27,18 +27,25 @@ type debt struct {
 }
 
 // owe remembers a lease for when the database is back, if that is why it could not be given
-// back. Those that were held when it went away come first; the others beyond the limit
-// are of claims that never reached it.
+// back. Of claims without an answer, as many as can be on their way are enough: the next
+// ones do not even reach the database.
 func (p *Pool) owe(lease mirror.Lease, f store.Failure, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if fault.Of(err).Kind != fault.Unavailable || len(p.owed.list) >= p.cfg.Workers+p.cfg.Fetches {
+	claimed := !lease.Until.IsZero()
+	if !unanswered(err) || !claimed && len(p.owed.list) >= p.cfg.Workers+p.cfg.Fetches {
 		return
 	}
 	if len(p.owed.list) == 0 {
 		p.owed.next = p.cfg.Now().Add(p.cfg.BusyPoll)
 	}
 	p.owed.list = append(p.owed.list, debt{lease, f})
+}
+
+// unanswered reports whether the database did not answer: it refused the connection, or it
+// hangs.
+func unanswered(err error) bool {
+	return fault.Of(err).Kind == fault.Unavailable || errors.Is(err, context.DeadlineExceeded)
 }
 
 // owes reports whether a lease of the resource is to be given back first.
@@ -80,11 +87,12 @@ func (p *Pool) payOne(ctx context.Context) bool {
 		if failed := given(d.failure, applied); failed != nil {
 			p.notify(r, d.lease.Generation, failed)
 		}
-	case fault.Of(err).Kind == fault.Unavailable && !errors.Is(err, store.ErrLeaseLost):
+	case unanswered(err) && !errors.Is(err, store.ErrLeaseLost):
 		p.owed.list = append(p.owed.list, d) // others may be in another shard
 		p.owed.paying, p.owed.next = false, p.cfg.Now().Add(p.cfg.BusyPoll)
 		return false
 	}
+	p.scanBy(p.cfg.Now().Add(p.cfg.BusyPoll)) // what was not claimed meanwhile is found
 	p.owed.paying = len(p.owed.list) > 0
 	return p.owed.paying
 }

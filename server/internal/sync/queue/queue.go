@@ -465,6 +465,10 @@ func (p *Pool) Run(ctx context.Context, handlers map[mirror.Kind]Handler) error 
 		}
 	}
 
+	p.mu.Lock()
+	p.owed.next = time.Time{} // the last chance
+	p.pay(work, p.cfg.Now())
+	p.mu.Unlock()
 	done := make(chan struct{})
 	go func() { p.wg.Wait(); close(done) }() // Run waits for it below
 	grace := time.NewTimer(p.cfg.StopGrace)
@@ -493,7 +497,7 @@ func (p *Pool) dispatch(ctx, work context.Context) time.Duration {
 	}
 	p.ask(ctx, now)
 	p.scan(ctx, now)
-	p.pay(ctx, now)
+	p.pay(work, now)
 	next := p.nextScan
 	if p.scanning {
 		next = now.Add(p.cfg.SafetyPoll) // its end wakes the loop

@@ -1095,50 +1095,82 @@ func TestStoreOutage(t *testing.T) {
 // they are no deaths, after some of which the task would fail for good.
 func TestStoreOutagesAreNoDeaths(t *testing.T) {
 	t.Parallel()
-	down := fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
-	for name, lost := range map[string]string{
-		"result":          "Apply", // then nothing is recorded
-		"answer to claim": "Claim", // the database has leased the task
+	for how, down := range map[string]error{
+		"refuses": fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available"),
+		"hangs":   errHangs,
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			bubble(t, func(b *bench) {
-				var out, over atomic.Bool
-				b.tasks.late = func(call string) error {
-					if call == lost && !over.Load() && out.CompareAndSwap(false, true) {
-						return down
+		for _, lost := range []string{
+			"Apply", // then nothing is recorded
+			"Claim", // the database has leased the task
+		} {
+			t.Run(lost+" "+how, func(t *testing.T) {
+				t.Parallel()
+				bubble(t, func(b *bench) {
+					var out, over atomic.Bool
+					b.tasks.late = func(call string) error {
+						if call == lost && !over.Load() && out.CompareAndSwap(false, true) {
+							return down
+						}
+						return nil
 					}
-					return nil
-				}
-				b.tasks.failing(func(string) error {
-					if out.Load() {
-						return down
+					b.tasks.failing(func(string) error {
+						if out.Load() {
+							return down
+						}
+						return nil
+					})
+					pool, _ := b.start(func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
+						if lease.Deaths != 0 {
+							b.Errorf("the task counts %d deaths of a process that lives", lease.Deaths)
+						}
+						if err := hanging(ctx, b.tasks.late("Apply")); err != nil {
+							return mirror.Applied{}, err
+						}
+						return b.tasks.apply(ctx, lease)
+					}, func(c *Config) { c.Policy.MaxAttempts = 100 })
+					for range store.MaxDeaths + 2 {
+						out.Store(false)
+						b.due(pool, resource(0))
+						pass(2 * time.Minute)
+						if !out.Load() {
+							b.Fatal("there was no outage")
+						}
+						pass(2 * leaseTTL)
 					}
-					return nil
-				})
-				pool, _ := b.start(func(ctx context.Context, lease mirror.Lease) (mirror.Applied, error) {
-					if lease.Deaths != 0 {
-						b.Errorf("the task counts %d deaths of a process that lives", lease.Deaths)
-					}
-					if err := b.tasks.late("Apply"); err != nil {
-						return mirror.Applied{}, err
-					}
-					return b.tasks.apply(ctx, lease)
-				}, func(c *Config) { c.Policy.MaxAttempts = 100 })
-				for range store.MaxDeaths + 2 {
+					over.Store(true)
 					out.Store(false)
-					b.due(pool, resource(0))
-					pass(time.Minute)
-					if !out.Load() {
-						b.Fatal("there was no outage")
-					}
-					pass(2 * leaseTTL)
-				}
-				over.Store(true)
-				out.Store(false)
-				pass(time.Minute)
-				b.wantDone(resource(0))
+					pass(2 * time.Minute)
+					b.wantDone(resource(0))
+				})
 			})
-		})
+		}
 	}
+}
+
+// What waits while the database refuses connections is begun in vain. That leaves the
+// leases remembered which are held.
+func TestHeldLeasesAreGivenBackAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(b *bench) {
+		h := newHeld(b.tasks)
+		pool, stop := b.start(h.do, nil)
+		b.due(pool, resources(2)...)
+		synctest.Wait()
+		b.tasks.failing(func(string) error {
+			return fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
+		})
+		for i := range 10 * (workers + fetches) {
+			pool.Push([]mirror.Pending{{Resource: resource(2 + i)}})
+		}
+		pass(time.Second)
+		close(h.release)
+		pass(2 * leaseTTL)
+		b.tasks.failing(nil)
+		stop() // it is given back even so
+		for _, r := range resources(2) {
+			if s := b.tasks.state(r); !s.LeaseUntil.IsZero() {
+				b.Errorf("the lease of %v is not given back", r)
+			}
+		}
+	})
 }

@@ -3,6 +3,7 @@ package queue
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,17 @@ func (t *tasks) enter(ctx context.Context, call string) error {
 	}
 	if err != nil {
 		t.mu.Unlock()
+	}
+	return hanging(ctx, err)
+}
+
+// errHangs stands for no answer until the caller gives up.
+var errHangs = errors.New("no answer")
+
+func hanging(ctx context.Context, err error) error {
+	if errors.Is(err, errHangs) {
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	return err
 }
@@ -174,7 +186,16 @@ func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	if err := t.enter(ctx, "Claim"); err != nil {
 		return mirror.Lease{}, err
 	}
-	defer t.mu.Unlock()
+	lease, err := t.claim(r, token, now, ttl)
+	t.mu.Unlock()
+	if err == nil && t.late != nil {
+		err = hanging(ctx, t.late("Claim"))
+	}
+	return lease, err
+}
+
+// claim leases a task. t.mu is held.
+func (t *tasks) claim(r mirror.Resource, token [16]byte, now time.Time, ttl time.Duration) (mirror.Lease, error) {
 	s, ok := t.states[r]
 	if !ok || s.Due.IsZero() || s.Due.After(now) ||
 		s.LeaseUntil.After(now) && !s.LeaseUntil.After(store.LeaseTooFar(now, ttl)) {
@@ -187,11 +208,6 @@ func (t *tasks) Claim(ctx context.Context, r mirror.Resource, token [16]byte, no
 	}
 	s.LeaseToken, s.LeaseUntil = token, now.Add(ttl)
 	t.states[r] = s
-	if t.late != nil {
-		if err := t.late("Claim"); err != nil {
-			return mirror.Lease{}, err
-		}
-	}
 	return store.LeaseOf(r, token, s.LeaseUntil, s, store.RoomCopy{Epoch: t.epoch}), nil
 }
 
