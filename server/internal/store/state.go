@@ -44,9 +44,10 @@ type State struct {
 	Deaths int
 }
 
-// MaxDeaths is the number of deaths after which a task runs alone. One more, and it
-// fails for good.
-const MaxDeaths = 3
+// MaxDeaths is the number of deaths after which a task runs alone, and MaxDeathsAlone that
+// of further ones after which it fails for good. One death alone proves nothing:
+// processes and their machines are also ended from outside, perhaps again and again.
+const MaxDeaths, MaxDeathsAlone = 2, 3
 
 // LeaseTooFar returns the time after which a lease cannot end if leases last ttl and
 // now is right: a clock that was ahead has written it, and it does not count. Leases
@@ -110,7 +111,7 @@ func Settled(lease mirror.Lease, fetchTime time.Time, settle time.Duration) bool
 }
 
 // Release returns the state without its lease, whose holder loses the right to write
-// its result. If the task has ended the process too often, it may do so once more.
+// its result. If the task has ended the process too often, it may run alone again.
 func (s State) Release() State {
 	s.LeaseToken, s.LeaseUntil = [16]byte{}, time.Time{}
 	s.Deaths = min(s.Deaths, MaxDeaths)

@@ -398,7 +398,7 @@ func TestTaskThatKillsTheProcessRunsAlone(t *testing.T) {
 			s.LeaseToken, s.LeaseUntil, s.Deaths = [16]byte{9}, time.Now(), n-1
 			b.tasks.states[suspect] = s
 		}
-		dead(store.MaxDeaths)
+		dead(store.MaxDeaths + store.MaxDeathsAlone - 1)
 		pool, _ := b.start(handler, nil)
 		b.due(pool, resources(30)...)
 		pass(time.Minute)
@@ -407,7 +407,7 @@ func TestTaskThatKillsTheProcessRunsAlone(t *testing.T) {
 			b.Fatalf("state = %+v; want its deaths forgotten", s)
 		}
 		runs := len(b.attempts())
-		dead(store.MaxDeaths + 1)
+		dead(store.MaxDeaths + store.MaxDeathsAlone)
 		b.due(pool, suspect)
 		pass(time.Minute)
 		b.wantRuns(runs)

@@ -37,7 +37,7 @@ func (p Policy) Failure(lease mirror.Lease, err error, now time.Time) store.Fail
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the database did not answer"
 	case errors.Is(err, errAlone):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, fmt.Sprintf(
-			"the process ended %d times during this task; it runs once more, while nothing else does", lease.Deaths)
+			"the process ended %d times during this task; it runs while nothing else does", lease.Deaths)
 	case errors.Is(err, errStopped):
 		failure.Uncounted, failure.NotBefore, failure.Cause = true, now, "the service stopped"
 	case f.Reason == fault.ReasonUpstreamUnsupported:

@@ -1128,7 +1128,7 @@ func TestStoreOutagesAreNoDeaths(t *testing.T) {
 						}
 						return b.tasks.apply(ctx, lease)
 					}, func(c *Config) { c.Policy.MaxAttempts = 100 })
-					for range store.MaxDeaths + 2 {
+					for range store.MaxDeaths + store.MaxDeathsAlone + 1 {
 						out.Store(false)
 						b.due(pool, resource(0))
 						pass(2 * time.Minute)

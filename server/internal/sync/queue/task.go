@@ -87,12 +87,14 @@ func (p *Pool) attempt(ctx context.Context, r mirror.Resource, run *run) (end en
 		return end
 	}
 	end.background, end.generation = lease.Background, lease.Generation
-	if end.alone = lease.Deaths == store.MaxDeaths && !run.alone; end.alone {
-		err = errAlone
-	} else if lease.Deaths > store.MaxDeaths {
+	switch {
+	case lease.Deaths >= store.MaxDeaths+store.MaxDeathsAlone:
 		err = fault.New(fault.Precondition, fault.ReasonTaskKillsProcess, fmt.Sprintf("the process ended %d times "+
-			"during this task, the last time while nothing else ran; find out why, then retry the task", lease.Deaths))
-	} else {
+			"during this task, the last %d times while nothing else ran; find out why, then retry the task", lease.Deaths,
+			store.MaxDeathsAlone))
+	case lease.Deaths >= store.MaxDeaths && !run.alone:
+		end.alone, err = true, errAlone
+	default:
 		end.applied, err = p.handle(ctx, lease, run, &end)
 	}
 	if err == nil && end.result == "" {
