@@ -14,7 +14,7 @@ import (
 // deleted lists the tables whose rows change when a deletion is confirmed: a
 // tombstone hides its content, and open sessions end with their room.
 var deleted = map[mirror.Kind][]string{
-	mirror.KindRoom:   {"mirror_room", "mirror_user_session"},
+	mirror.KindRoom:   {"mirror_room", "mirror_room_term", "mirror_user_session"},
 	mirror.KindThread: {"mirror_thread"},
 }
 

@@ -274,6 +274,13 @@ func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Fa
 			}); err != nil {
 				return store.Plan{}, err
 			}
+			if err := q.inPieces(func(limit int32) (int64, error) {
+				return q.ForgetRoomTerms(ctx, dbq.ForgetRoomTermsParams{
+					Bucket: r.Bucket(), ProjectID: rawKey(r.Project), RoomID: rawKey(r.Room), Limit: limit,
+				})
+			}); err != nil {
+				return store.Plan{}, err
+			}
 		}
 		if plan.EndSessions {
 			err = endSessions(ctx, q, r, f.Now)

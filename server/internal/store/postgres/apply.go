@@ -222,6 +222,8 @@ func (s *Store) ApplyMissing(ctx context.Context, lease mirror.Lease, f store.Fa
 		if plan.Change != 0 {
 			err = errors.Join(err, later.TombstoneRoom(ctx, dbq.TombstoneRoomParams{
 				DeleteTime: nullTime(f.Now), Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
+			}), later.ForgetRoomTerms(ctx, dbq.ForgetRoomTermsParams{
+				Bucket: r.Bucket(), ProjectID: string(r.Project), RoomID: string(r.Room),
 			}))
 		}
 		if plan.EndSessions {

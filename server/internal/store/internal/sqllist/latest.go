@@ -62,7 +62,7 @@ func (r *Reader) LatestRoomsBy(ctx context.Context, f store.LatestRoomFilter, by
 	if !f.AfterTime.IsZero() || f.AfterID != "" {
 		after = latestKey{store.ListTime(f.AfterTime).UnixMicro(), f.AfterID}
 	}
-	read := func(after latestKey, most int) ([]keyRange[latestKey], error) {
+	read := func(ctx context.Context, after latestKey, most int) ([]keyRange[latestKey], error) {
 		var ranges []keyRange[latestKey]
 		if prefixed != nil {
 			ranges = append(ranges, prefixed.after(after))
@@ -80,9 +80,8 @@ func (r *Reader) LatestRoomsBy(ctx context.Context, f store.LatestRoomFilter, by
 		}
 		return ranges, nil
 	}
-	return byTerms(f.Limit, after, unindexed, read, func(keys []latestKey) ([]mirror.Room, error) {
-		return latestRooms(ctx, f, keys, byID)
-	})
+	return byTerms(ctx, r, what, f.Limit, after, unindexed, read,
+		func(ctx context.Context, keys []latestKey) ([]mirror.Room, error) { return latestRooms(ctx, f, keys, byID) })
 }
 
 // latestRooms returns the rooms of keys, which are in order, that are selected.

@@ -105,21 +105,40 @@ func NewReader(
 
 // read runs a statement within the time limit.
 func (r *Reader) read(ctx context.Context, what string, s *statement, scan func(Row) error) error {
+	return r.within(ctx, what, func(limited context.Context) error {
+		err := r.run(limited, s.text.String(), s.args, scan)
+		if err == nil || limited.Err() != nil {
+			return err
+		}
+		if r.dialect.TimedOut != nil && r.dialect.TimedOut(err) {
+			return r.tooLong(what, err)
+		}
+		return r.classify(ctx, fmt.Errorf("%s: %w", what, err))
+	})
+}
+
+// within does what takes one statement or several within the time limit.
+func (r *Reader) within(ctx context.Context, what string, do func(ctx context.Context) error) error {
 	limited, cancel := ctx, context.CancelFunc(func() {})
 	if r.timeout > 0 {
 		limited, cancel = context.WithTimeout(ctx, r.timeout)
 	}
 	defer cancel()
-	err := r.run(limited, s.text.String(), s.args, scan)
+	err := do(limited)
 	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() == nil && (limited.Err() != nil || r.dialect.TimedOut != nil && r.dialect.TimedOut(err)):
-		return fault.Wrap(fmt.Errorf("%s: %w", what, err), fault.Unavailable, fault.ReasonStoreUnavailable,
-			fmt.Sprintf("the database took longer than %v for this read; name a narrower filter, or raise "+
-				"MIRROR_READ_TIMEOUT", r.timeout))
+	case err == nil || limited.Err() == nil:
+		return err
+	case ctx.Err() == nil:
+		return r.tooLong(what, err)
+	default:
+		return r.classify(ctx, fmt.Errorf("%s: %w", what, err))
 	}
-	return r.classify(ctx, fmt.Errorf("%s: %w", what, err))
+}
+
+func (r *Reader) tooLong(what string, err error) error {
+	return fault.Wrap(fmt.Errorf("%s: %w", what, err), fault.Unavailable, fault.ReasonStoreUnavailable,
+		fmt.Sprintf("the database took longer than %v for this read; name a narrower filter, or raise "+
+			"MIRROR_READ_TIMEOUT", r.timeout))
 }
 
 // list reads all rows of a statement.

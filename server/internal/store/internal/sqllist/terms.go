@@ -2,6 +2,7 @@ package sqllist
 
 import (
 	"cmp"
+	"context"
 	"slices"
 )
 
@@ -71,13 +72,26 @@ func union[K listKey[K]](ranges ...keyRange[K]) keyRange[K] {
 // byTerms reads a page of a list, behind a key. read reads some keys of each property, at
 // least one, after a key. Of those that get furthest there are fewest, and rows reads those
 // rows of them that the list shows, in order. Keys that are beside are looked at too, wherever
-// they are in the list.
-func byTerms[K listKey[K], T any](limit int, after K, beside keyRange[K],
-	read func(after K, most int) ([]keyRange[K], error), rows func(keys []K) ([]T, error),
-) ([]T, error) {
-	var out []T
+// they are in the list. The time limit is that of one statement.
+func byTerms[K listKey[K], T any](ctx context.Context, r *Reader, what string, limit int, after K, beside keyRange[K],
+	read func(ctx context.Context, after K, most int) ([]keyRange[K], error),
+	rows func(ctx context.Context, keys []K) ([]T, error),
+) (page []T, err error) {
+	// Where all have properties that none has together, there is no end of statements.
+	err = r.within(ctx, what, func(ctx context.Context) (err error) {
+		page, err = byTermsOf(ctx, limit, after, beside, read, rows)
+		return err
+	})
+	return page, err
+}
+
+func byTermsOf[K listKey[K], T any](ctx context.Context, limit int, after K, beside keyRange[K],
+	read func(ctx context.Context, after K, most int) ([]keyRange[K], error),
+	rows func(ctx context.Context, keys []K) ([]T, error),
+) (out []T, err error) {
+	least := 20 // as many rows as are looked at; more if the list shows few of them
 	for most := min(2*limit, maxKeys); len(out) < limit && after != after.end(); most = maxKeys {
-		ranges, err := read(after, most)
+		ranges, err := read(ctx, after, most)
 		if err != nil {
 			return nil, err
 		}
@@ -89,9 +103,9 @@ func byTerms[K listKey[K], T any](limit int, after K, beside keyRange[K],
 		})
 		here := union(rangeOf(keys, len(keys)+1), beside.after(after).upTo(first.last))
 		for keys = here.keys; len(keys) > 0 && len(out) < limit; {
-			some := keys[:min(len(keys), maxKeys, max(20, limit-len(out)))]
-			keys = keys[len(some):]
-			found, err := rows(some)
+			some := keys[:min(len(keys), maxKeys, max(least, limit-len(out)))]
+			keys, least = keys[len(some):], min(2*least, maxKeys)
+			found, err := rows(ctx, some)
 			if err != nil {
 				return nil, err
 			}

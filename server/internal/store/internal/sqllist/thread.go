@@ -223,7 +223,7 @@ func (r *Reader) threadsByTerms(ctx context.Context, what string, f store.Thread
 	outside := func(k rowKey) bool { return !strings.HasPrefix(string(k.Room), prefix) }
 	unindexed = slices.DeleteFunc(unindexed, outside)
 	slices.SortFunc(unindexed, rowKey.compare)
-	read := func(after rowKey, most int) (ranges []keyRange[rowKey], err error) {
+	read := func(ctx context.Context, after rowKey, most int) (ranges []keyRange[rowKey], err error) {
 		var statements []*statement
 		for _, name := range slices.Sorted(maps.Keys(f.Metadata)) {
 			statements = append(statements, keysOf("mirror_thread_term", "mirror_thread_term_by_term",
@@ -249,8 +249,7 @@ func (r *Reader) threadsByTerms(ctx context.Context, what string, f store.Thread
 		}
 		return ranges, nil
 	}
-	page, err = byTerms(f.Limit, after, rangeOf(unindexed, len(unindexed)+1), read,
-		func(keys []rowKey) ([]mirror.Thread, error) { return rows(ctx, keys) })
+	page, err = byTerms(ctx, r, what, f.Limit, after, rangeOf(unindexed, len(unindexed)+1), read, rows)
 	return page, true, err
 }
 

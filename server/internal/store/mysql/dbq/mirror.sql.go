@@ -56,6 +56,32 @@ func (q *Queries) FeedHead(ctx context.Context, bucket int16) (int64, error) {
 	return n, err
 }
 
+const forgetRoomTerms = `-- name: ForgetRoomTerms :execrows
+delete from mirror_room_term
+where bucket = ? and project_id = ? and room_id = ?
+limit ?
+`
+
+type ForgetRoomTermsParams struct {
+	Bucket    int16
+	ProjectID []byte
+	RoomID    []byte
+	Limit     int32
+}
+
+func (q *Queries) ForgetRoomTerms(ctx context.Context, arg ForgetRoomTermsParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, forgetRoomTerms,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.RoomID,
+		arg.Limit,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const lockDocument = `-- name: LockDocument :one
 select epoch, content_sha256, state_sha256, derive_version from mirror_document
 where bucket = ? and project_id = ? and room_id = ?

@@ -32,6 +32,11 @@ limit ?;
 update mirror_room set epoch = epoch + 1, delete_time = sqlc.arg(delete_time), terms_sha256 = null
 where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id);
 
+-- name: ForgetRoomTerms :execrows
+delete from mirror_room_term
+where bucket = sqlc.arg(bucket) and project_id = sqlc.arg(project_id) and room_id = sqlc.arg(room_id)
+limit ?;
+
 -- name: ShareRoom :one
 -- Locks the room, if it is not deleted, against a change of epoch. MySQL, MariaDB and
 -- Vitess all support this syntax.

@@ -70,6 +70,21 @@ func (q *Queries) DeleteRoomTerms(ctx context.Context, arg DeleteRoomTermsParams
 	return err
 }
 
+const forgetRoomTerms = `-- name: ForgetRoomTerms :exec
+delete from mirror_room_term where bucket = $1 and project_id = $2 and room_id = $3
+`
+
+type ForgetRoomTermsParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomID    string
+}
+
+func (q *Queries) ForgetRoomTerms(ctx context.Context, arg ForgetRoomTermsParams) error {
+	_, err := q.db.Exec(ctx, forgetRoomTerms, arg.Bucket, arg.ProjectID, arg.RoomID)
+	return err
+}
+
 const lockChild = `-- name: LockChild :one
 select
     s.bucket, s.project_id, s.room_id, s.kind, s.resource_id, s.generation, s.applied_generation, s.due_time, s.not_before, s.settle, s.delete_generation, s.hint_time, s.lease_token, s.lease_until, s.again_time, s.attempts, s.last_error, s.fail_time, s.fetch_time, s.source_update_time, s.revision, s.missing_since, s.background, s.notice_time, s.deaths, s.parked,

@@ -50,6 +50,9 @@ where bucket = @bucket and project_id = @project_id and room_id = any(@room_ids:
 update mirror_room set epoch = epoch + 1, delete_time = @delete_time, terms_sha256 = null
 where bucket = @bucket and project_id = @project_id and room_id = @room_id;
 
+-- name: ForgetRoomTerms :exec
+delete from mirror_room_term where bucket = @bucket and project_id = @project_id and room_id = @room_id;
+
 -- name: LockChild :one
 -- Locks the child's state, then its room against a change of epoch, and reads the
 -- stored document. No row means that the lease is lost or that the room is missing
