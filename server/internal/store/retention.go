@@ -33,8 +33,21 @@ var AgingTables = []Aging{
 // Tombstones are the tables that age of which only what is deleted does.
 var Tombstones = []Aging{AgingRooms, AgingThreads, AgingGroups}
 
-// maxTombstones is how many tombstones are looked at at once: each may have many rows.
-const maxTombstones = 50
+// maxStatements is how many statements a transaction about tombstones has, about: MySQL needs
+// one for each of them and for each of its parts, and each is a way to the database and back.
+const maxStatements = 100
+
+// MaxExpired is how many bytes of long values a transaction about tombstones deletes, about, on
+// MySQL, whose log has all of them: a cluster refuses a transaction of more than some 100 MiB.
+const MaxExpired = 32 << 20
+
+// Weights are the expressions for how many bytes a row takes, about, of those tables of parts
+// whose rows can be long.
+var Weights = map[string]string{
+	"mirror_document": "2 * size", // its length would have to be read
+	"mirror_thread":   "2 * octet_length(source_json)",
+	"mirror_comment":  "2 * octet_length(source_json) + octet_length(plain_text) + octet_length(markdown)",
+}
 
 // AgingColumns describes a table that ages to the engines.
 type AgingColumns struct {
@@ -147,8 +160,8 @@ type Expiry struct {
 
 // Look returns how many rows are looked at.
 func (x Expiry) Look() int {
-	if len(x.Table.Columns().Parts) > 0 {
-		return min(x.Limit, maxTombstones)
+	if parts := len(x.Table.Columns().Parts); parts > 0 {
+		return min(x.Limit, maxStatements/(parts+1))
 	}
 	return x.Limit
 }

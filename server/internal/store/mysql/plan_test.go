@@ -329,8 +329,11 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			explain("delete aged of "+string(table), deleteAgedSQL(table, n), args)
 		}
 		for _, part := range table.Columns().Parts {
-			explain("delete "+part+" of "+string(table), deletePartSQL(table, part), append(keys(1, append(
-				[]any{7, []byte("default")}, key...)...), 20))
+			args := append(keys(1, append([]any{7, []byte("default")}, key...)...), 20)
+			if store.Weights[part] != "" {
+				explain("weigh "+part+" of "+string(table), weighPartSQL(table, part), args)
+			}
+			explain("delete "+part+" of "+string(table), deletePartSQL(table, part), args)
 		}
 	}
 	for _, n := range []int{1, maxRows} {

@@ -137,6 +137,9 @@ func statements(t *testing.T) map[string]string {
 		all["lockAgedSQL of "+string(t)], all["deleteAgedSQL of "+string(t)] = lockAgedSQL(t, 2), deleteAgedSQL(t, 2)
 		for _, part := range t.Columns().Parts {
 			all["deletePartSQL of "+part+" of "+string(t)] = deletePartSQL(t, part)
+			if store.Weights[part] != "" {
+				all["weighPartSQL of "+part+" of "+string(t)] = weighPartSQL(t, part)
+			}
 		}
 	}
 	for _, read := range storetest.Reads() {

@@ -57,8 +57,16 @@ func deleteAgedSQL(a store.Aging, n int) string {
 
 // deletePartSQL deletes what belongs to a row that is locked.
 func deletePartSQL(a store.Aging, part string) string {
-	return "delete from " + part + "\nwhere bucket = ? and project_id = ? and " +
-		strings.Join(a.Columns().Key, " = ? and ") + " = ?\nlimit ?"
+	return "delete from " + part + ofPart(a)
+}
+
+// weighPartSQL reads how long the rows are that [deletePartSQL] would delete.
+func weighPartSQL(a store.Aging, part string) string {
+	return "select " + store.Weights[part] + "\nfrom " + part + " force index (primary)" + ofPart(a)
+}
+
+func ofPart(a store.Aging) string {
+	return "\nwhere bucket = ? and project_id = ? and " + strings.Join(a.Columns().Key, " = ? and ") + " = ?\nlimit ?"
 }
 
 func deletePartArgs(x store.Expiry, key agedKey, limit int) []any {
@@ -84,6 +92,27 @@ func deleteAgedArgs(x store.Expiry, keys []agedKey) (args []any) {
 		}
 	}
 	return args
+}
+
+// fitting returns how many rows of a part fit the room of the transaction, which it takes, and
+// whether others do not. The first row of the transaction always does.
+func (q *queries) fitting(ctx context.Context, x store.Expiry, part string, key agedKey, limit int, room *int64) (
+	fit int, cut bool, err error,
+) {
+	err = q.query(ctx, weighPartSQL(x.Table, part), deletePartArgs(x, key, limit), func(rows *sql.Rows) error {
+		var weight int64
+		if err := rows.Scan(&weight); err != nil || cut {
+			return err
+		}
+		if cut = weight > *room && *room < store.MaxExpired; !cut {
+			fit, *room = fit+1, *room-weight
+		}
+		return nil
+	})
+	if !cut {
+		fit = limit // none are more than were weighed
+	}
+	return fit, cut, err
 }
 
 // agedKey is the primary key of a row, without the project.
@@ -206,14 +235,21 @@ func (q *queries) expire(ctx context.Context, x store.Expiry, keys []agedKey) (d
 func (q *queries) expireWithParts(ctx context.Context, x store.Expiry, parts []string, gone []agedKey) (
 	deleted int, cut bool, err error,
 ) {
+	room := int64(store.MaxExpired)
 	for _, key := range gone {
 		for _, part := range parts {
-			if deleted == x.Limit {
+			limit := x.Limit - deleted
+			if store.Weights[part] != "" && limit > 0 {
+				if limit, cut, err = q.fitting(ctx, x, part, key, limit, &room); err != nil {
+					return deleted, false, err
+				}
+			}
+			if limit == 0 {
 				return deleted, true, nil
 			}
-			n, err := q.exec(ctx, deletePartSQL(x.Table, part), deletePartArgs(x, key, x.Limit-deleted)...)
-			if deleted += int(n); err != nil {
-				return deleted, false, err
+			n, err := q.exec(ctx, deletePartSQL(x.Table, part), deletePartArgs(x, key, limit)...)
+			if deleted += int(n); err != nil || cut {
+				return deleted, cut, err
 			}
 		}
 		if deleted == x.Limit {
