@@ -44,10 +44,14 @@ type State struct {
 	Deaths int
 }
 
-// MaxDeaths is the number of deaths after which a task runs alone, and MaxDeathsAlone that
-// of further ones after which it fails for good. One death alone proves nothing:
-// processes and their machines are also ended from outside, perhaps again and again.
-const MaxDeaths, MaxDeathsAlone = 2, 3
+const (
+	// MaxDeaths is the number of deaths after which a task runs alone.
+	MaxDeaths = 2
+	// MaxDeathsAlone is the number of further ones after which it fails for good. One
+	// proves nothing: processes and their machines are also ended from outside, perhaps
+	// again and again.
+	MaxDeathsAlone = 3
+)
 
 // LeaseTooFar returns the time after which a lease cannot end if leases last ttl and
 // now is right: a clock that was ahead has written it, and it does not count. Leases

@@ -81,7 +81,9 @@ func (r *Reader) LatestRoomsBy(ctx context.Context, f store.LatestRoomFilter, by
 		return ranges, nil
 	}
 	return byTerms(ctx, r, what, f.Limit, after, unindexed, read,
-		func(ctx context.Context, keys []latestKey) ([]mirror.Room, error) { return latestRooms(ctx, f, keys, byID) })
+		func(ctx context.Context, keys []latestKey) ([]mirror.Room, error) {
+			return latestRooms(ctx, f, keys, byID)
+		})
 }
 
 // latestRooms returns the rooms of keys, which are in order, that are selected.

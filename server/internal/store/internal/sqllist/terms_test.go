@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 )
 
@@ -25,12 +26,12 @@ func TestListsByTermsEnd(t *testing.T) {
 		begun := time.Now()
 		_, err := byTerms(t.Context(), r, "list rooms", 20, 0, rangeOf[place](nil, 1),
 			func(ctx context.Context, after place, most int) ([]keyRange[place], error) {
-				time.Sleep(100 * time.Millisecond)
+				err := clock.Sleep(ctx, 100*time.Millisecond)
 				odd, even := make([]place, most), make([]place, most)
 				for i := range most {
 					odd[i], even[i] = after+place(2*i+1), after+place(2*i+2)
 				}
-				return []keyRange[place]{rangeOf(odd, most), rangeOf(even, most)}, ctx.Err()
+				return []keyRange[place]{rangeOf(odd, most), rangeOf(even, most)}, err
 			},
 			func(context.Context, []place) ([]place, error) { return nil, nil })
 		if took := time.Since(begun); fault.Of(err).Kind != fault.Unavailable || took < limit || took > limit+time.Second {
