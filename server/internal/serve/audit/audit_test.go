@@ -102,15 +102,40 @@ func (r *rows) calls() (n int64) {
 	return n
 }
 
-// pass lets time pass, in a bubble.
+// pass lets time pass, in a bubble, and what others do then.
 func pass(t *testing.T, d time.Duration) {
 	t.Helper()
 	if err := clock.Sleep(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
+	synctest.Wait()
 }
 
-func newLog(r *rows, log *bytes.Buffer, projects ...mirror.ProjectID) *audit.Log {
+// logs are the lines of a log, to be read while others are written.
+type logs struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logs) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
+}
+
+func newLog(r *rows, log *logs, projects ...mirror.ProjectID) *audit.Log {
 	return audit.New(audit.Config{
 		Store: r, Projects: projects, Now: time.Now, Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
@@ -133,7 +158,7 @@ func TestRefusedCallsAddUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		one, two := newLog(&r, &log, project), newLog(&r, &log, project)
 		minute := time.Now().UTC().Truncate(time.Minute)
 		ops := access.Everything("ops")
@@ -175,7 +200,7 @@ func TestFloodIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		r.held = make(chan struct{}) // the database does not answer
 		l.Denied(denial(nil, "192.0.2.1"))
@@ -208,7 +233,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		r.fail(errors.New("away"))
 		const minutes, each = 500, 100
@@ -238,7 +263,7 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -293,7 +318,7 @@ func TestRefusedCallsOfProjects(t *testing.T) {
 		{[]mirror.ProjectID{"a", "b", "c"}, &access.Caller{Name: "token without a rule"}, ""},
 	} {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, x.projects...)
 		l.Denied(denial(x.caller, "192.0.2.1"))
 		flush(t, l)
@@ -329,7 +354,7 @@ func TestEndsWaitForTheDatabase(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		stop := runs(t, l)
 		var calls [3]mirror.AuditEntry
@@ -383,7 +408,7 @@ func TestEndsAreTriedLessAndLess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		stop := runs(t, l)
 		r.fail(errors.New("read only"))
@@ -415,7 +440,7 @@ func TestEndsOfOtherProjectsDoNotWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := rows{hangs: "a"}
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, "a", "b", "c")
 		stop := runs(t, l)
 		for _, p := range []mirror.ProjectID{"a", "b", "c"} {
@@ -441,7 +466,7 @@ func TestEndsAreNotLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		end := func(method string) {
 			t.Helper()
@@ -493,7 +518,7 @@ func TestCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		defer runs(t, l)()
 		e := mirror.AuditEntry{Project: project, Method: "PauseProject", Caller: strings.Repeat("é", 400)}

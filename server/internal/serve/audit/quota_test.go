@@ -1,7 +1,6 @@
 package audit_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +19,7 @@ func TestFailedFlushChangesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		ops := access.Everything("ops")
 		for i := range 100 { // as many as a minute has room for
@@ -57,7 +56,7 @@ func TestStrangersHideNoCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		for i := range 1000 {
 			l.Denied(denial(nil, fmt.Sprintf("2001:db8::%x", i)))
@@ -89,7 +88,7 @@ func TestDayIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		pass(t, time.Until(time.Now().UTC().Truncate(24*time.Hour).Add(24*time.Hour)))
 		const each, days = 50, 2
@@ -116,7 +115,7 @@ func TestFlushIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := rows{held: make(chan struct{})}
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		l.Denied(denial(nil, "192.0.2.1"))
 		begin := time.Now()
@@ -146,7 +145,7 @@ func TestFlushWritesBatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, "a", "b")
 		caller := access.Everything("ops")
 		caller.Projects = []mirror.ProjectID{"a", "b"}
@@ -173,7 +172,7 @@ func TestTokensWithoutARuleHideNoCaller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		l := newLog(&r, &log, project)
 		anybody, ops := access.Caller{Name: "token without a rule"}, access.Everything("ops")
 		for i := range 500 {
@@ -193,7 +192,7 @@ func TestPlaceInTheQuotaIsKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var r rows
-		var log bytes.Buffer
+		var log logs
 		many := make([]mirror.ProjectID, 50)
 		for i := range many {
 			many[i] = mirror.ProjectID(fmt.Sprint("p", i))
@@ -227,7 +226,7 @@ func callsOf(r *rows, caller string) (n int64) {
 func TestFlushGoesOnWithOtherProjects(t *testing.T) {
 	t.Parallel()
 	r := rows{refuses: "a"}
-	var log bytes.Buffer
+	var log logs
 	l := newLog(&r, &log, "a", "b")
 	ops := access.Everything("ops")
 	ops.Projects = []mirror.ProjectID{"a", "b"}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/fault"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 )
@@ -164,6 +165,8 @@ func TestVerifyMirrorEndsWithItsReader(t *testing.T) {
 		for err == nil {
 			err = report(mirror.VerifyReport{Progress: &mirror.VerifyProgress{}})
 		}
+		// What is sent fails a moment before the context ends.
+		_ = clock.Sleep(ctx, 10*time.Second)
 		ended <- ctx.Err()
 		return fmt.Errorf("verify: %w", err)
 	}

@@ -190,15 +190,24 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 			return page, err
 		}
 	}
-	index := "mirror_thread_by_id"
-	if f.Resolved != nil {
-		index = "mirror_thread_by_resolved"
-	}
 	order := []string{"t.room_id", "t.thread_id"}
-	s := r.query(threadColumns+"from mirror_thread t"+r.by(index)+r.ofThread()).where("t.project_id = ?", f.Project).
-		whereIf(f.Resolved != nil, "t.resolved = ?", either).whereWithin("t.room_id", prefix).
-		after(order, f.AfterRoom, f.AfterID)
+	if f.Resolved != nil {
+		// Postgres would read all threads in their order, as long as it does not know which of
+		// both values it is.
+		return byKeys(ctx, f.Limit, after, false, func(ctx context.Context, key rowKey, _ bool, limit int) ([]rowKey, error) {
+			s := r.resolvedThreads(f).whereWithin("t.room_id", prefix).after(order, key.Room, key.Thread).page(order, limit)
+			return list(ctx, r, what, s, scanThreadKey)
+		}, rows)
+	}
+	s := r.query(threadColumns+"from mirror_thread t"+r.by("mirror_thread_by_id")+r.ofThread()).
+		where("t.project_id = ?", f.Project).whereWithin("t.room_id", prefix).after(order, f.AfterRoom, f.AfterID)
 	return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
+}
+
+// resolvedThreads selects the keys of all threads that are resolved, or that are not.
+func (r *Reader) resolvedThreads(f store.ThreadFilter) *statement {
+	return r.query("select t.room_id, t.thread_id\nfrom mirror_thread t"+r.by("mirror_thread_by_resolved")).
+		where("t.project_id = ? and t.resolved = ?", f.Project, *f.Resolved)
 }
 
 // threadsByTerms reads a page of the threads in rooms with a prefix, or in one room, that
@@ -231,8 +240,7 @@ func (r *Reader) threadsByTerms(ctx context.Context, what string, f store.Thread
 				inBucket("t", f.Project, f.Room))
 		}
 		if f.Resolved != nil && f.Room == "" {
-			statements = append(statements, keysOf("mirror_thread", "mirror_thread_by_resolved",
-				"t.project_id = ? and t.resolved = ?", f.Project, *f.Resolved))
+			statements = append(statements, r.resolvedThreads(f))
 		}
 		order := []string{"t.room_id", "t.thread_id"}
 		for _, s := range statements {
