@@ -18,6 +18,7 @@ var lists = sqllist.Dialect{
 	Contains:      "%s @> ?",
 	Key:           func(id string) any { return id },
 	Time:          func(t time.Time) any { return nullTime(t) },
+	ByValues:      []any{pgx.QueryExecModeCacheDescribe}, // without a statement that stays
 	First:         pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true},
 	Last:          pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true},
 	DocumentTable: func(int) string { return documentTable },

@@ -130,8 +130,12 @@ func (m *measuring) rows(ctx context.Context, text string, args []any, scan func
 			m.tb.Fatalf("Prepare %s = %v", text, err)
 		}
 	}
-	values := make([]string, len(args))
-	for i, arg := range args {
+	given := placed(args)
+	if len(given) < len(args) { // it is planned with the values, whatever else is
+		defer m.planned("force_custom_plan")()
+	}
+	values := make([]string, len(given))
+	for i, arg := range given {
 		values[i] = literal(arg)
 	}
 	explain := "explain (analyze, buffers, format json) execute " + name + "(" + strings.Join(values, ", ") + ")"
@@ -153,6 +157,31 @@ func (m *measuring) rows(ctx context.Context, text string, args []any, scan func
 	m.blocks += plans[0].Plan.Hit + plans[0].Plan.Read
 	m.plan += string(raw)
 	return rowsOf(m.conn)(ctx, text, args, scan)
+}
+
+// planned sets how statements are planned until the result is called.
+func (m *measuring) planned(mode string) (back func()) {
+	var before string
+	if err := m.conn.QueryRow(m.tb.Context(), "show plan_cache_mode").Scan(&before); err != nil {
+		m.tb.Fatalf("show plan_cache_mode = %v", err)
+	}
+	set := func(mode string) {
+		if _, err := m.conn.Exec(m.tb.Context(), "set plan_cache_mode = "+mode); err != nil {
+			m.tb.Fatalf("set plan_cache_mode = %v", err)
+		}
+	}
+	set(mode)
+	return func() { set(before) }
+}
+
+// placed returns the arguments that have placeholders.
+func placed(args []any) []any {
+	if len(args) > 0 {
+		if _, ok := args[0].(pgx.QueryExecMode); ok {
+			return args[1:]
+		}
+	}
+	return args
 }
 
 func quoted[T string | int16](list []T) (all []string) {

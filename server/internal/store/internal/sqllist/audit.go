@@ -44,6 +44,7 @@ from mirror_audit a` + r.by(index))
 		where("a.denied = ?", denied).
 		whereIf(f.Caller != "", "a.caller = ?", f.Caller).
 		whereIf(f.Method != "", "a.method = ?", f.Method)
+	s.byValues = f.Caller != "" || f.Method != ""
 	s.between("a.call_time", "a.entry_id", f.From, f.To, f.AfterTime, f.AfterID)
 	return s.page([]string{"a.call_time desc", "a.entry_id"}, f.Limit)
 }

@@ -155,6 +155,7 @@ func (r *Reader) latest(l latestList, project mirror.ProjectID, prefix string) *
 		}
 		s := r.query(head+l.table+" "+l.as+index+l.joins, l.args...)
 		where(s)
+		s.byValues = !few && slices.ContainsFunc(l.others, func(f idFilter) bool { return f.id != "" })
 		return s.page(order, l.limit)
 	}
 	s := r.query(head+"(select * from (\nselect * from "+l.table+" "+l.as+"\n", l.args...)

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,9 @@ type Dialect struct {
 	// Key converts an id to an argument, and Time a time that is not zero.
 	Key  func(id string) any
 	Time func(t time.Time) any
+	// ByValues goes before the arguments of a statement that has to be planned with their
+	// values. Otherwise the server may make one plan for all values, rare ones and others.
+	ByValues []any
 	// No time in the database is before First or after Last.
 	First, Last any
 	// DocumentTable is a table expression k with the columns n, bucket, project_id,
@@ -106,7 +110,11 @@ func NewReader(
 // read runs a statement within the time limit.
 func (r *Reader) read(ctx context.Context, what string, s *statement, scan func(Row) error) error {
 	return r.within(ctx, what, func(limited context.Context) error {
-		err := r.run(limited, s.text.String(), s.args, scan)
+		args := s.args
+		if s.byValues {
+			args = slices.Concat(r.dialect.ByValues, args)
+		}
+		err := r.run(limited, s.text.String(), args, scan)
 		if err == nil || limited.Err() != nil {
 			return err
 		}
@@ -187,6 +195,8 @@ type statement struct {
 	// places counts the placeholders, conditions the conditions of the where
 	// clause.
 	places, conditions int
+	// byValues means that the best index depends on the arguments.
+	byValues bool
 }
 
 // query starts a statement. Placeholders are question marks in every dialect.
