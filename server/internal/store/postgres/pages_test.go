@@ -132,7 +132,7 @@ func (m *measuring) rows(ctx context.Context, text string, args []any, scan func
 	}
 	given := placed(args)
 	if len(given) < len(args) { // it is planned with the values, whatever else is
-		defer m.planned("force_custom_plan")()
+		defer m.planned(ctx, "force_custom_plan")()
 	}
 	values := make([]string, len(given))
 	for i, arg := range given {
@@ -160,13 +160,13 @@ func (m *measuring) rows(ctx context.Context, text string, args []any, scan func
 }
 
 // planned sets how statements are planned until the result is called.
-func (m *measuring) planned(mode string) (back func()) {
+func (m *measuring) planned(ctx context.Context, mode string) (back func()) {
 	var before string
-	if err := m.conn.QueryRow(m.tb.Context(), "show plan_cache_mode").Scan(&before); err != nil {
+	if err := m.conn.QueryRow(ctx, "show plan_cache_mode").Scan(&before); err != nil {
 		m.tb.Fatalf("show plan_cache_mode = %v", err)
 	}
 	set := func(mode string) {
-		if _, err := m.conn.Exec(m.tb.Context(), "set plan_cache_mode = "+mode); err != nil {
+		if _, err := m.conn.Exec(ctx, "set plan_cache_mode = "+mode); err != nil {
 			m.tb.Fatalf("set plan_cache_mode = %v", err)
 		}
 	}
