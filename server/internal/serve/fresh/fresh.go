@@ -77,7 +77,10 @@ func Read[T any](ctx context.Context, r *Reader, o Options, s Spec[T]) (T, error
 	} else {
 		// A tombstone is a result too and has an age.
 		if !o.Deleted {
-			if gone, err := s.Get(ctx, s.Resource, true); err == nil && current(&gone) {
+			if other, err := s.Get(ctx, s.Resource, true); err == nil && current(&other) {
+				if s.Freshness(&other).DeleteTime.IsZero() {
+					return other, nil // it was mirrored meanwhile
+				}
 				return have, store.ErrNotFound
 			}
 		}
