@@ -23,6 +23,8 @@ type call struct {
 	stream func(body io.Reader) error
 	// once means that further attempts would do harm.
 	once bool
+	// decides means that its failure stops all other calls.
+	decides bool
 }
 
 const (
@@ -219,11 +221,14 @@ func (c *Client) exchange(req *http.Request, call call) *attempt {
 	for pending := 1; ; {
 		select {
 		case <-late.C:
-			if !call.once && len(cancels) < maxAttempts && req.Context().Err() == nil && c.limiter.calm() && c.routes.hedge() {
+			if call.once || len(cancels) == maxAttempts || req.Context().Err() != nil {
+				continue
+			}
+			late.Reset(patience) // also if it may not be tried again yet
+			if c.limiter.calm() && c.routes.hedge(call.decides) {
 				c.limiter.spend()
 				start()
 				pending++
-				late.Reset(patience)
 			}
 		case a := <-answers:
 			switch pending--; {

@@ -95,6 +95,43 @@ func TestHangingCallsHardlyShow(t *testing.T) {
 	})
 }
 
+// A call that was late while no further attempt was allowed gets one once it is: else it
+// would keep its room waiting until it is cut off.
+func TestLateCallsAskAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t, impatient) // which allows nothing yet
+		upstream.Script(fake.Match{Room: "r"}, fake.Slow(24*time.Hour))
+		var others sync.WaitGroup
+		others.Go(func() {
+			time.Sleep(firstDelay + minDelay) //nolint:forbidigo // the bubble's clock
+			load(t, c, 1, 40)
+		})
+		var err error
+		if took := elapsed(func() { _, err = c.Storage(t.Context(), "r") }); err != nil || took > 2*firstDelay {
+			t.Errorf("Storage = %v after %v; want a second attempt after %v", err, took, 2*firstDelay)
+		}
+		others.Wait()
+		c.Close()
+	})
+}
+
+// A ping that hangs does not stop all calls, also if no further attempts are allowed.
+func TestPingIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t, impatient)
+		upstream.Script(fake.Match{Room: "hangs"}, fake.Slow(24*time.Hour).Always())
+		upstream.Script(fake.Match{Endpoint: fake.EndpointListRooms}, fake.Slow(24*time.Hour))
+		_, err := c.Storage(t.Context(), "hangs")
+		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamUnavailable)
+		if s := c.Status(); s.RatePerSecond != startRate || !s.ThrottledUntil.IsZero() {
+			t.Errorf("Status = %+v; want calls to go on", s)
+		}
+		c.Close()
+	})
+}
+
 // Second attempts are bounded: if everything becomes slow, they do not add to it.
 func TestSecondAttemptsAreBounded(t *testing.T) {
 	t.Parallel()

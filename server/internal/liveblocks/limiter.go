@@ -459,13 +459,14 @@ func (l *Limiter) isClosed() bool {
 	return l.paused() != "" || l.unchecked || time.Now().Before(l.until)
 }
 
-// paused returns why calls are paused, whoever paused them. l.mu is held.
+// isStopped reports whether an operator has stopped calls.
 func (l *Limiter) isStopped() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.stopped != ""
 }
 
+// paused returns why calls are paused, whoever paused them. l.mu is held.
 func (l *Limiter) paused() string { return cmp.Or(l.stopped, l.reason) }
 
 // lookDue reports whether it is time to look up what an operator has ordered, and counts

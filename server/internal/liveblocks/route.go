@@ -65,14 +65,15 @@ func (r *routes) begin(op string) time.Duration {
 	return r.get(op).late
 }
 
-// hedge reports whether a late call may get another attempt, and counts it.
-func (r *routes) hedge() bool {
+// hedge reports whether a late call may get another attempt, and counts it. One that
+// decides about all calls needs no credit.
+func (r *routes) hedge(decides bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.share <= 0 || r.credit < 1 {
+	if r.share <= 0 || r.credit < 1 && !decides {
 		return false
 	}
-	r.credit--
+	r.credit = max(r.credit-1, 0)
 	return true
 }
 

@@ -97,7 +97,7 @@ func (c *Client) Ping(ctx context.Context) error { return c.ping(ctx).err }
 func (c *Client) ping(ctx context.Context) result {
 	const op = "ping"
 	c.limiter.spend()
-	_, r := c.send(ctx, call{op: op, path: "/v2/rooms?limit=1", check: checkPing})
+	_, r := c.send(ctx, call{op: op, path: "/v2/rooms?limit=1", check: checkPing, decides: true})
 	switch r.outcome {
 	case outcomeOK, outcomeRateLimited, outcomeKeyRefused, outcomeCancelled:
 	case outcomeForbidden, outcomeAccessDenied:
