@@ -89,21 +89,23 @@ check: lint ## the check before a commit: lint, and the tests that need no serve
 	go test -short -race ./...
 
 # The end-to-end tests run the service as a process of its own, which the race detector
-# of a test does not see. The rest is all that it can see.
-rest = $$(go list ./... | grep -v /server/e2e/)
+# of a test does not see. Two packages run statements by the thousand, which it makes several times slower, and nothing
+# at once that store/engine and serve/rest do not run with it: the tests of the contract suite, and comparisons of queries.
+unraced := ./server/internal/store/storetest ./server/internal/serve/rest/selects
+raced = $$(go list ./... | grep -v -e /server/e2e/ -e /store/storetest$$ -e /rest/selects$$)
 # What test-fast leaves out besides: tests that need PgBouncer, promtool, or Node and its packages.
 needs_more := Promtool|PgBouncer|TestPooler|TestInstall|EqualYjs$$|EqualThePackage$$
 
 .PHONY: test-fast
 test-fast: go ## all that Go and Postgres alone can test, without the race detector (3 min)
 	@echo 'test-fast leaves out server/e2e, MySQL and tests called $(needs_more); "make test" runs all'
-	TEST_ENGINES=postgres go test -skip '$(needs_more)' $(rest)
+	TEST_ENGINES=postgres go test -skip '$(needs_more)' $(raced) $(unraced)
 
 .PHONY: test
 test: go node ## every test; ENGINE=postgres or ENGINE=mysql leaves the other engine out (10 min)
 	tools/testdeps.sh $(ENGINE)
-	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m $(rest)
-	TEST_ENGINES=$(ENGINE) go test -shuffle=on -timeout=20m ./server/e2e/...
+	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m $(raced)
+	TEST_ENGINES=$(ENGINE) go test -shuffle=on -timeout=20m $(unraced) ./server/e2e/...
 	@$(MAKE) --no-print-directory test-chart
 
 # on runs the tests of $(2) on each engine of $(1). What cannot be had or fails does not keep the others from running.
