@@ -27,6 +27,8 @@ import (
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/e2e/harness"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks/fake"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/tlsfiles/tlstest"
 )
@@ -297,7 +299,7 @@ func runPage(t *testing.T, dir string, commands []string, replace []string) stri
 	t.Helper()
 	upstream := harness.NewFake(t)
 	must(t, upstream.CreateRoom("team-a:1", fake.RoomOptions{Storage: storage("1")}))
-	ready := filepath.Join(dir, "ready")
+	ready, mirrored := filepath.Join(dir, "ready"), filepath.Join(dir, "mirrored")
 	grpcAddr, httpAddr := freeAddr(t), freeAddr(t)
 	script := strings.NewReplacer(append(replace, "localhost:9090", "localhost"+port(grpcAddr),
 		"localhost:8080", "localhost"+port(httpAddr))...).Replace(strings.Join(commands, ""))
@@ -306,16 +308,30 @@ grpcurl() { %[1]q "$@"; }
 mirror() {
 	if [ "$1" != serve ]; then %[2]q "$@"; return; fi
 	%[2]q "$@" >log 2>&1 &
-	until [ -e %[3]q ] && grep -q 'msg="sweep done"' log; do kill -0 $! || { cat log; exit 1; }; sleep 0.1; done
+	until [ -e %[3]q ] && [ -e %[4]q ]; do kill -0 $! || { cat log; exit 1; }; sleep 0.1; done
 }
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 set -v
-`, grpcurl(t), harness.Binary(t), ready)
+`, grpcurl(t), harness.Binary(t), ready, mirrored)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
-	defer cancel()
+	url := database(t)
+	db := dbtest.Postgres.Connect(t, url)
+	var wg sync.WaitGroup
+	defer func() { cancel(); wg.Wait() }()
+	wg.Go(func() { // the first sweep requests the room, which is fetched a little later
+		for rooms := 0; rooms == 0; {
+			if clock.Sleep(ctx, 50*time.Millisecond) != nil {
+				return
+			}
+			_ = db.QueryRowContext(ctx, "select count(*) from mirror_room").Scan(&rooms) // fails until there is the table
+		}
+		if err := os.WriteFile(mirrored, nil, 0o600); err != nil {
+			t.Error(err)
+		}
+	})
 	cmd := exec.CommandContext(ctx, "bash", "-euc", prelude+script)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+database(t), "LIVEBLOCKS_BASE_URL="+upstream.URL,
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+url, "LIVEBLOCKS_BASE_URL="+upstream.URL,
 		"LIVEBLOCKS_SECRET_KEY="+harness.SecretKey, "LIVEBLOCKS_WEBHOOK_SECRET="+harness.WebhookSecret,
 		"MIRROR_READY_FILE="+ready, "MIRROR_HTTP_ADDR="+httpAddr, "MIRROR_GRPC_ADDR="+grpcAddr)
 	out, err := cmd.CombinedOutput()
