@@ -42,8 +42,9 @@ func TestUpgrade(t *testing.T) {
 		}
 		url := e.Empty(t)
 		db := e.Connect(t, url)
-		db.Restore(t, url, string(readPacked(t, upgradeFile(e, "sql"))))
-		wantRows(t, e, db)
+		dump := string(readPacked(t, upgradeFile(e, "sql")))
+		db.Restore(t, url, dump)
+		wantRows(t, db, dump)
 		var want map[string]any
 		if err := json.Unmarshal(readPacked(t, upgradeFile(e, "json")), &want); err != nil {
 			t.Fatal(err)
@@ -367,22 +368,20 @@ func readPacked(t *testing.T, path string) []byte {
 	return content
 }
 
-// wantRows makes sure that a database has rows in every table of ours.
-func wantRows(t *testing.T, e *dbtest.Engine, db *dbtest.DB) {
+// created matches the name of a table that a dump creates.
+var created = regexp.MustCompile("(?m)^CREATE TABLE (?:public\\.)?`?(mirror_\\w+)")
+
+// wantRows makes sure that a database has rows in every table of its dump. The catalog is not
+// asked for them: that of Vitess was seen to list none shortly after they were made.
+func wantRows(t *testing.T, db *dbtest.DB, dump string) {
 	t.Helper()
-	var tables []string
-	err := db.Each(t.Context(), "select table_name from information_schema.tables where table_schema = "+e.Schema+
-		" and table_type = 'BASE TABLE' and table_name <> 'mirror_schema_lock'",
-		func(scan func(...any) error) error {
-			tables = append(tables, "")
-			return scan(&tables[len(tables)-1])
-		})
-	if err != nil || len(tables) < 18 {
-		t.Fatalf("the tables are %q, %v; want those of the mirror", tables, err)
+	tables := created.FindAllStringSubmatch(dump, -1)
+	if len(tables) < 19 {
+		t.Fatalf("the tables are %q; want those of the mirror", tables)
 	}
 	for _, table := range tables {
-		if count(t, db, "select count(*) from "+table) == 0 {
-			t.Errorf("table %s is empty, so that nothing is shown about it", table)
+		if table[1] != "mirror_schema_lock" && count(t, db, "select count(*) from "+table[1]) == 0 {
+			t.Errorf("table %s is empty, so that nothing is shown about it", table[1])
 		}
 	}
 }
