@@ -409,14 +409,29 @@ join mirror_resource_state s
 
 // Counts counts in the indexes by due and by fail time.
 func (r *Reader) Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error) {
-	// Of a missing partial index MySQL needs to be told that a lane is one of two.
-	s := r.query(`select count(*), coalesce(sum(case when s.background then 1 else 0 end), 0),
+	// Of a missing partial index MySQL needs to be told that a lane is one of two. The failed
+	// tasks are a row of their own: the value of a subquery was seen to come from a sharded
+	// Vitess as null.
+	s := r.query(`select 0, count(*), coalesce(sum(case when s.background then 1 else 0 end), 0),
     coalesce(sum(case when s.background and s.kind = `+literal(mirror.KindRoom)+` then 1 else 0 end), 0), min(s.due_time),
-    min(case when s.background or s.kind = `+literal(mirror.KindSweep)+` then null else s.due_time end),
-    (select count(*) from mirror_resource_state f where f.project_id = ? and f.fail_time is not null)
-from mirror_resource_state s`+r.by("mirror_resource_state_by_due"), project).
-		where("s.project_id = ? and s.background in (false, true) and s.due_time is not null", project)
-	return one(ctx, r, "count tasks", s, func(row Row, c *store.Counts) error {
-		return row.Scan(&c.Pending, &c.Background, &c.BackgroundRooms, at(&c.OldestDue), at(&c.OldestLive), &c.Failed)
+    min(case when s.background or s.kind = `+literal(mirror.KindSweep)+` then null else s.due_time end)
+from mirror_resource_state s`+r.by("mirror_resource_state_by_due")+`where s.project_id = ?
+    and s.background in (false, true) and s.due_time is not null
+union all
+select 1, count(*), 0, 0, min(f.due_time), min(f.due_time) from mirror_resource_state f
+where f.project_id = ? and f.fail_time is not null`, project, project)
+	var counts store.Counts
+	err := r.read(ctx, "count tasks", s, func(row Row) error {
+		var failed int
+		var c store.Counts
+		err := row.Scan(&failed, &c.Pending, &c.Background, &c.BackgroundRooms, at(&c.OldestDue), at(&c.OldestLive))
+		if failed == 1 {
+			counts.Failed = c.Pending
+		} else {
+			c.Failed = counts.Failed
+			counts = c
+		}
+		return err
 	})
+	return counts, err
 }
