@@ -24,8 +24,9 @@ const (
 	// shrinkEvery is the minimal time between two reductions of the rate: one burst
 	// of refusals counts once.
 	shrinkEvery = time.Second
-	// growEvery and growSteps let the rate grow from the minimum to the maximum in
-	// about 20 s of successful calls.
+	// growEvery and growSteps let the rate grow to the maximum in about 20 s of
+	// successful calls. Below startRate it doubles: a new process would begin there, and
+	// after an outage it takes some 7 s from the minimum.
 	growEvery = time.Second
 	growSteps = 20
 	// A 429 tells where the limit of Liveblocks is. For the time of kneeFor the rate
@@ -573,11 +574,13 @@ func (l *Limiter) note(ctx context.Context, r result) time.Duration {
 		return l.close(r.retryAfter)
 	case r.answered():
 		l.outage = time.Time{}
-		if l.strikes > 0 {
-			l.strikes = 0
+		reopened := l.strikes > 0
+		l.pressed = l.pressed || reopened // the others have waited for this call
+		l.strikes = 0
+		l.grow()
+		if reopened {
 			l.announce()
 		}
-		l.grow()
 	}
 	return 0
 }
@@ -653,7 +656,7 @@ func (l *Limiter) grow() {
 	if l.rate >= l.ceiling || !l.pressed || now.Sub(l.grownAt) < growEvery {
 		return
 	}
-	rps := l.rate + l.ceiling/growSteps
+	rps := l.rate + max(l.ceiling/growSteps, min(l.rate, startRate-l.rate))
 	if now.Sub(l.kneeAt) < kneeFor {
 		rps = min(rps, max(l.knee, l.rate*slowFactor))
 	}

@@ -37,9 +37,10 @@ func (t *inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // Liveblocks is away for an hour, during which all rooms change. Nothing fails for
-// good, however often it is tried, as the task of one among few rooms is. Soon after the
-// end everything is fresh: all tasks wait for one call, and those that failed do not
-// wait for times that have grown meanwhile.
+// good, however often it is tried, as the task of one among few rooms is. Within a minute of
+// the end everything is fresh: all tasks wait for one call, those that failed do not wait for
+// times that have grown meanwhile, and the rate is soon what it was. That holds also if
+// Liveblocks has just told calls to wait for half of the minute, which is heeded.
 func TestOutageOfAnHour(t *testing.T) {
 	t.Parallel()
 	const perSecond = 50
@@ -53,6 +54,7 @@ func TestOutageOfAnHour(t *testing.T) {
 		"502":     {step: fake.Status(http.StatusBadGateway, "BAD_GATEWAY")},
 		"503":     {step: fake.StatusRetry(http.StatusServiceUnavailable, "30"), told: 30 * time.Second},
 		"429":     {step: fake.TooMany("")},
+		"429, told when to come back": {step: fake.TooMany("30"), told: 30 * time.Second},
 	} {
 		for _, rooms := range []int{1000, 3} {
 			t.Run(fmt.Sprintf("%s, %d rooms", name, rooms), func(t *testing.T) {
@@ -87,10 +89,18 @@ func TestOutageOfAnHour(t *testing.T) {
 						b.due(pool, resource(i))
 						pass(time.Hour / time.Duration(rooms))
 					}
+					const step = 100 * time.Millisecond
+					for time.Until(client.Status().ThrottledUntil) < outage.told-step {
+						pass(step) // to the worst moment for the end
+					}
 					upstream.ClearScripts()
 					way.down.Store(nil)
-					end, calls := time.Now(), upstream.Calls("", "")
-					pass(outage.told + time.Minute)
+					end, calls, heeded := time.Now(), upstream.Calls("", ""), client.Status().ThrottledUntil
+					pass(max(0, time.Until(heeded)-step))
+					if made := upstream.Calls("", "") - calls; made > 0 && outage.told > 0 {
+						b.Errorf("%d calls were made before the time that Liveblocks has told", made)
+					}
+					pass(time.Until(end.Add(time.Minute)))
 					b.wantDone(resources(rooms)...)
 					last := b.tasks.lastApplied()
 					b.Logf("fresh after %v, with %d calls", last.Sub(end), upstream.Calls("", "")-calls)
