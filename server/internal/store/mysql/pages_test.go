@@ -95,12 +95,19 @@ func most(read storetest.Read) int64 {
 			return page + 2*5000 // each in the index and in its row, until they are no longer few
 		}
 	case store.ThreadFilter:
+		if f.Room != "" && f.Resolved != nil {
+			return 150 // of a room with many threads, of which few are
+		}
 		if f.Room == "" && !f.UpdatedSince.IsZero() {
 			return page + 5000 // which are no longer few
 		}
 	case store.CommentFilter:
 		if !f.UpdatedSince.IsZero() {
 			return page + 5000
+		}
+	case store.SessionFilter:
+		if f.Room != "" && f.Open {
+			return 100 // of a room with many sessions, of which few are
 		}
 	case store.GroupFilter:
 		return page / 2

@@ -88,12 +88,19 @@ func most(read storetest.Read) int {
 			return 256 * 120 // a page of each bucket
 		}
 	case store.ThreadFilter:
+		if f.Room != "" && f.Resolved != nil {
+			return 50 // of a room with many threads, of which few are
+		}
 		if f.Room == "" && !f.UpdatedSince.IsZero() {
 			return page + 5000 // which are no longer few
 		}
 	case store.CommentFilter:
 		if !f.UpdatedSince.IsZero() {
 			return page + 5000
+		}
+	case store.SessionFilter:
+		if f.Room != "" && f.Open {
+			return 100 // of a room with many sessions, of which few are
 		}
 	case store.NotificationFilter:
 		return 1600 // the table, which is that small

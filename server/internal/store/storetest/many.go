@@ -78,6 +78,7 @@ func Pages(rooms int) []Read {
 		{Room: "r-8", Metadata: map[string]string{"n": "7"}},
 		{Room: "r-8", Metadata: map[string]string{"status": "common"}},
 		{Room: "r-8", Resolved: &yes},
+		{Room: "r-8", Metadata: map[string]string{"status": "common"}, Resolved: &yes},
 		{Author: "busy", Resolved: &no},
 	}
 	comments := []store.CommentFilter{
@@ -127,6 +128,7 @@ func Pages(rooms int) []Read {
 		sessions = append(sessions, store.SessionFilter{Room: room}, store.SessionFilter{Room: room, Open: true})
 		notifications = append(notifications, store.NotificationFilter{Room: room})
 	}
+	sessions = append(sessions, store.SessionFilter{Room: "r-8", User: "busy", Open: true})
 	all = append(all, pagesOf("Events", store.Store.Events, append(events, store.EventFilter{},
 		store.EventFilter{From: early, To: late}, store.EventFilter{AfterTime: late, AfterID: "e"})...)...)
 	all = append(all, pagesOf("UserSessions", store.Store.UserSessions, append(sessions, store.SessionFilter{},

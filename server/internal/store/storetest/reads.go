@@ -20,7 +20,8 @@ type Read struct {
 	// Filter is that of a list; nil for all others.
 	Filter any
 	// InOrder says that an index has the list in its order. It need not have the tasks of
-	// a project that are done, or the latest rows of all rooms with a prefix.
+	// a project that are done, the latest rows of all rooms with a prefix, or the open
+	// sessions of a room, of which there are as many as connections.
 	InOrder bool
 	// Call reads. What it answers does not matter.
 	Call func(ctx context.Context, s store.Store)
@@ -237,7 +238,7 @@ func lists[F, R any](name string, list func(store.Store, context.Context, F) ([]
 		case store.EventFilter:
 			inOrder = f.Rooms == nil || f.Room != "" || f.User != "" || f.Thread != ""
 		case store.SessionFilter:
-			inOrder = f.Rooms == nil || f.Room != "" || f.User != ""
+			inOrder = (f.Rooms == nil || f.Room != "" || f.User != "") && (f.Room == "" || !f.Open)
 		case store.NotificationFilter:
 			inOrder = f.Rooms == nil || f.Room != "" || f.User != "" || f.Thread != ""
 		}

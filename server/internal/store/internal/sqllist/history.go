@@ -236,6 +236,24 @@ func scanSession(project mirror.ProjectID) func(Row, *mirror.UserSession) error 
 	}
 }
 
+// openSessions returns the statement for the open sessions of a room: those of its
+// connections, which are so few that they are sorted. As in [Reader.latest] the order is
+// hidden from the planner, which would otherwise read the latest sessions of the room, of
+// which most have ended.
+func (r *Reader) openSessions(f store.SessionFilter) *statement {
+	head, tail := "select "+SessionColumns+"\nfrom mirror_user_session u", ""
+	if !r.dialect.ForceIndex {
+		head = "select " + SessionColumns + "\nfrom (\nselect * from mirror_user_session u"
+		tail = "\noffset 0\n) u"
+	}
+	s := r.query(head+r.by("mirror_user_session_open")).
+		whereRoom("u", mirror.Resource{Project: f.Project, Room: f.Room}).
+		where("u.end_cause = ''").where("(? = '' or u.user_id = ?)", f.User, f.User)
+	s.between("u.begin_time", "u.session_id", f.From, f.To, f.AfterTime, f.AfterID)
+	s.add(tail)
+	return s.page([]string{"u.begin_time desc", "u.session_id"}, f.Limit)
+}
+
 // UserSessions uses the index that fits the filter best.
 func (r *Reader) UserSessions(ctx context.Context, f store.SessionFilter) ([]mirror.UserSession, error) {
 	l := latestList{
@@ -248,7 +266,11 @@ func (r *Reader) UserSessions(ctx context.Context, f store.SessionFilter) ([]mir
 	return latestOfRanges(f.Rooms, f.Room, f.Limit, func(u *mirror.UserSession) (time.Time, string) {
 		return u.BeginTime(), u.ID
 	}, func(prefix string) ([]mirror.UserSession, error) {
-		return list(ctx, r, "list user sessions", r.latest(l, f.Project, prefix), scanSession(f.Project))
+		s := r.latest(l, f.Project, prefix)
+		if f.Open && f.Room != "" {
+			s = r.openSessions(f)
+		}
+		return list(ctx, r, "list user sessions", s, scanSession(f.Project))
 	})
 }
 

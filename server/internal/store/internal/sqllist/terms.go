@@ -89,7 +89,8 @@ func byTermsOf[K listKey[K], T any](ctx context.Context, limit int, after K, bes
 	read func(ctx context.Context, after K, most int) ([]keyRange[K], error),
 	rows func(ctx context.Context, keys []K) ([]T, error),
 ) (out []T, err error) {
-	least := 20 // as many rows as are looked at; more if the list shows few of them
+	// As many rows as are looked at; more if the list shows few of them, or many may be beside.
+	least := max(20, min(len(beside.keys)/4, maxKeys))
 	for most := min(2*limit, maxKeys); len(out) < limit && after != after.end(); most = maxKeys {
 		ranges, err := read(ctx, after, most)
 		if err != nil {

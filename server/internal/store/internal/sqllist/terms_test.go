@@ -63,3 +63,28 @@ func TestListsByTermsLookAtMoreRows(t *testing.T) {
 			2*all/maxKeys)
 	}
 }
+
+// Rows that are not indexed are looked at for every page, many at once.
+func TestListsByTermsLookBeside(t *testing.T) {
+	t.Parallel()
+	r := NewReader(Dialect{}, nil, func(_ context.Context, err error) error { return err }, nil, 0)
+	for beside, most := range map[int]int{1: 1, 20: 1, 100: 3, 1000: 4, manyMatches: 10} {
+		keys := make([]place, beside)
+		for i := range keys {
+			keys[i] = place(i + 1)
+		}
+		looks, looked := 0, 0
+		page, err := byTerms(t.Context(), r, "list rooms", 20, 0, rangeOf(keys, beside+1),
+			func(context.Context, place, int) ([]keyRange[place], error) {
+				return []keyRange[place]{rangeOf[place](nil, 1)}, nil
+			},
+			func(_ context.Context, keys []place) ([]place, error) {
+				looks, looked = looks+1, looked+len(keys)
+				return nil, nil
+			})
+		if err != nil || len(page) != 0 || looked != beside || looks > most {
+			t.Errorf("a page beside %d rows = %v, %v with %d looks at %d rows; want at most %d looks at all", beside, page, err,
+				looks, looked, most)
+		}
+	}
+}

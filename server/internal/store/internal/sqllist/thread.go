@@ -85,8 +85,9 @@ join mirror_thread t
 }
 
 // Threads starts from the mentions of a user, the comments of an author, or, in one room,
-// from the metadata or its threads. Otherwise it starts from what changed since a time, if
-// that is little, or from the metadata, or reads all threads in order.
+// from the metadata, those that are resolved or its threads. Otherwise it starts from what
+// changed since a time, if that is little, or from the metadata, or from those that are
+// resolved, or reads all threads in order.
 func (r *Reader) Threads(ctx context.Context, f store.ThreadFilter) ([]mirror.Thread, error) {
 	if f.Room != "" {
 		if !f.Rooms.Select(f.Room) {
@@ -137,6 +138,13 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 		return list(ctx, r, what, s, scanThread(f.Project))
 	}
 	after := rowKey{Room: f.AfterRoom, Thread: f.AfterID}
+	order := []string{"t.room_id", "t.thread_id"}
+	byResolved := func() ([]mirror.Thread, error) {
+		return byKeys(ctx, f.Limit, after, false, func(ctx context.Context, key rowKey, _ bool, limit int) ([]rowKey, error) {
+			s := r.resolvedThreads(f).whereWithin("t.room_id", prefix).after(order, key.Room, key.Thread).page(order, limit)
+			return list(ctx, r, what, s, scanThreadKey)
+		}, rows)
+	}
 	switch {
 	case f.Mentioned != "":
 		of := store.CommentFilter{Project: f.Project, Room: f.Room, Mentioned: f.Mentioned}
@@ -171,11 +179,13 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 				return page, err
 			}
 		}
+		if f.Resolved != nil {
+			return byResolved()
+		}
 		room := mirror.Resource{Project: f.Project, Room: f.Room}
 		s := r.query(threadColumns + "from mirror_thread t" + r.by("primary") + r.ofThread())
 		order := s.withinRoom("t", []string{"t.thread_id"}, room, first)
-		narrow(s).where("t.resolved in (?, ?)", either, or).page(order, f.Limit)
-		return list(ctx, r, what, s, scanThread(f.Project))
+		return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
 	}
 	if !f.UpdatedSince.IsZero() {
 		s := r.query("select t.room_id, t.thread_id\nfrom mirror_thread t\n").
@@ -190,24 +200,23 @@ func (r *Reader) threads(ctx context.Context, f store.ThreadFilter, prefix strin
 			return page, err
 		}
 	}
-	order := []string{"t.room_id", "t.thread_id"}
 	if f.Resolved != nil {
-		// Postgres would read all threads in their order, as long as it does not know which of
-		// both values it is.
-		return byKeys(ctx, f.Limit, after, false, func(ctx context.Context, key rowKey, _ bool, limit int) ([]rowKey, error) {
-			s := r.resolvedThreads(f).whereWithin("t.room_id", prefix).after(order, key.Room, key.Thread).page(order, limit)
-			return list(ctx, r, what, s, scanThreadKey)
-		}, rows)
+		return byResolved()
 	}
 	s := r.query(threadColumns+"from mirror_thread t"+r.by("mirror_thread_by_id")+r.ofThread()).
 		where("t.project_id = ?", f.Project).whereWithin("t.room_id", prefix).after(order, f.AfterRoom, f.AfterID)
 	return list(ctx, r, what, narrow(s).page(order, f.Limit), scanThread(f.Project))
 }
 
-// resolvedThreads selects the keys of all threads that are resolved, or that are not.
+// resolvedThreads selects the keys of all threads, or those of a room, that are resolved, or
+// that are not. Postgres would read all threads in their order, as long as it does not know
+// which of both values it is: one of them may be rare.
 func (r *Reader) resolvedThreads(f store.ThreadFilter) *statement {
-	return r.query("select t.room_id, t.thread_id\nfrom mirror_thread t"+r.by("mirror_thread_by_resolved")).
-		where("t.project_id = ? and t.resolved = ?", f.Project, *f.Resolved)
+	s := r.query("select t.room_id, t.thread_id\nfrom mirror_thread t"+r.by("mirror_thread_by_resolved")).
+		where("t.project_id = ? and t.resolved = ?", f.Project, *f.Resolved).
+		whereIf(f.Room != "", "t.room_id = ?", f.Room).inBucket("t", f.Project, f.Room)
+	s.byValues = true
+	return s
 }
 
 // threadsByTerms reads a page of the threads in rooms with a prefix, or in one room, that
@@ -239,7 +248,7 @@ func (r *Reader) threadsByTerms(ctx context.Context, what string, f store.Thread
 				"t.project_id = ? and t.term = ?", f.Project, store.ThreadTerm(name, f.Metadata[name])).
 				inBucket("t", f.Project, f.Room))
 		}
-		if f.Resolved != nil && f.Room == "" {
+		if f.Resolved != nil {
 			statements = append(statements, r.resolvedThreads(f))
 		}
 		order := []string{"t.room_id", "t.thread_id"}

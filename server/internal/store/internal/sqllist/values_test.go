@@ -18,6 +18,7 @@ func TestListsPlannedByValues(t *testing.T) {
 		ByValues: []any{mark}, Key: func(id string) any { return []byte(id) }, Time: func(at time.Time) any { return at },
 	}
 	var marked bool
+	yes := true
 	run := func(_ context.Context, _ string, args []any, _ func(sqllist.Row) error) error {
 		marked = args[0] == any(mark)
 		return nil
@@ -31,6 +32,18 @@ func TestListsPlannedByValues(t *testing.T) {
 			_, err := r.Notifications(ctx, store.NotificationFilter{Kind: "thread", Limit: 1})
 			return err
 		}, true},
+		"threads that are resolved": {func(ctx context.Context) error {
+			_, err := r.Threads(ctx, store.ThreadFilter{Resolved: &yes, Limit: 1})
+			return err
+		}, true},
+		"threads of a room that are resolved": {func(ctx context.Context) error {
+			_, err := r.Threads(ctx, store.ThreadFilter{Room: "r", Resolved: &yes, Limit: 1})
+			return err
+		}, true},
+		"threads of a room": {func(ctx context.Context) error {
+			_, err := r.Threads(ctx, store.ThreadFilter{Room: "r", Limit: 1})
+			return err
+		}, false},
 		"notifications by user": {func(ctx context.Context) error {
 			_, err := r.Notifications(ctx, store.NotificationFilter{User: "alice", Limit: 1})
 			return err
