@@ -445,16 +445,26 @@ type Mirror interface {
 	// once.
 	CleanRoom(ctx context.Context, room mirror.Resource, limit int) (int, error)
 
-	// IndexRooms writes the terms of at most limit rooms of which they are missing or of
-	// an earlier version, and returns how many rooms it has looked at; 0 if there are none.
+	// IndexRooms writes the terms of at most limit rooms behind a place of which they are
+	// missing or of an earlier version, of a project or, if it is empty, of all. It returns
+	// the last of them and how many rooms it has looked at; 0 if there are none.
 	// ApplyRoom writes those of the rooms that it writes, but versions of the service
 	// before schema 25 do not. Lists do not depend on it: they look at such rooms one by
 	// one, as long as there are few.
-	IndexRooms(ctx context.Context, limit int) (int, error)
+	IndexRooms(ctx context.Context, project mirror.ProjectID, after IndexPlace, limit int) (last IndexPlace, n int,
+		err error)
 
 	// IndexThreads is IndexRooms for threads, whose terms versions before schema 26 do not
 	// write.
-	IndexThreads(ctx context.Context, limit int) (int, error)
+	IndexThreads(ctx context.Context, project mirror.ProjectID, after IndexPlace, limit int) (last IndexPlace, n int,
+		err error)
+
+	// CleanTerms looks at no more than limit terms of a kind in a bucket, behind one, and
+	// deletes those of rooms that are missing or deleted, or of threads that are missing.
+	// What deletes rooms and threads deletes their terms, but in versions of the service
+	// before schema 25 and 26 it does not.
+	CleanTerms(ctx context.Context, project mirror.ProjectID, of mirror.Kind, bucket int16, after TermPlace, limit int) (
+		CleanedTerms, error)
 }
 
 // Sweeps stores the progress of sweeps.

@@ -186,10 +186,21 @@ func SelectedBy(metadata map[string]string, organization, user string, groups []
 	return terms
 }
 
+// IndexPlace is the place of a room or a thread among those of all projects. The zero one is
+// before all of them.
+type IndexPlace struct {
+	Bucket  int16
+	Project mirror.ProjectID
+	Room    mirror.RoomID
+	Thread  string
+}
+
 // Indexer is the part of [Mirror] that indexes rooms and threads.
 type Indexer interface {
-	IndexRooms(ctx context.Context, limit int) (int, error)
-	IndexThreads(ctx context.Context, limit int) (int, error)
+	IndexRooms(ctx context.Context, project mirror.ProjectID, after IndexPlace, limit int) (last IndexPlace, n int,
+		err error)
+	IndexThreads(ctx context.Context, project mirror.ProjectID, after IndexPlace, limit int) (last IndexPlace, n int,
+		err error)
 }
 
 // indexPiece is how many rooms or threads are indexed together.
@@ -198,30 +209,80 @@ const indexPiece = 100
 // Indexed counts what [IndexAll] has indexed.
 type Indexed struct{ Rooms, Threads int }
 
-// IndexAll indexes all rooms and threads that are not, some at a time, with pauses, and
-// returns how many they were. told, if set, is called after each piece.
-func IndexAll(ctx context.Context, m Indexer, told func(Indexed)) (Indexed, error) {
+// IndexAll indexes the rooms and threads of a project that are not, or those of all projects
+// if it is empty, some at a time, with pauses, and returns how many they were. It goes through
+// them once, so it ends whatever is written meanwhile. told, if set, is called after each
+// piece.
+func IndexAll(ctx context.Context, m Indexer, project mirror.ProjectID, told func(Indexed)) (Indexed, error) {
 	var done Indexed
 	var pace pace
 	for _, kind := range []struct {
-		index func(ctx context.Context, limit int) (int, error)
+		index func(ctx context.Context, project mirror.ProjectID, after IndexPlace, limit int) (IndexPlace, int, error)
 		done  *int
 	}{{m.IndexRooms, &done.Rooms}, {m.IndexThreads, &done.Threads}} {
-		for {
-			if err := pace.pause(ctx); err != nil {
-				return done, err
+		for after, n := (IndexPlace{}), 1; n > 0; {
+			err := pace.pause(ctx)
+			if err == nil {
+				after, n, err = kind.index(ctx, project, after, indexPiece)
 			}
-			n, err := kind.index(ctx, indexPiece)
 			if *kind.done += n; err != nil {
 				return done, err
 			}
-			if n == 0 {
-				break
-			}
-			if told != nil {
+			if n > 0 && told != nil {
 				told(done)
 			}
 		}
 	}
 	return done, nil
+}
+
+// TermPlace is the place of a term among those of the rooms, or of the threads, in a bucket.
+// The zero one is before all of them.
+type TermPlace struct {
+	Room   mirror.RoomID
+	Thread string
+	// Term is what is stored of it.
+	Term string
+}
+
+// CleanedTerms is what was done to a piece of the terms of a bucket.
+type CleanedTerms struct {
+	// Last is the place of the last term that was looked at, More that others may follow.
+	Last TermPlace
+	More bool
+	// Deleted is how many terms were deleted.
+	Deleted int
+}
+
+// TermCleaner is the part of [Mirror] that deletes terms of what is gone.
+type TermCleaner interface {
+	CleanTerms(ctx context.Context, project mirror.ProjectID, of mirror.Kind, bucket int16, after TermPlace, limit int) (
+		CleanedTerms, error)
+}
+
+// cleanPiece is how many terms are looked at together.
+const cleanPiece = 1000
+
+// CleanAllTerms deletes the terms of a project of what is gone, some at a time, with pauses,
+// and returns how many they were.
+func CleanAllTerms(ctx context.Context, m TermCleaner, project mirror.ProjectID) (deleted int, err error) {
+	pace, worked := pace{}, true
+	for _, kind := range []mirror.Kind{mirror.KindRoom, mirror.KindThread} {
+		for bucket := range int16(mirror.Buckets) {
+			for piece := (CleanedTerms{More: true}); piece.More; {
+				if worked { // an empty bucket costs next to nothing
+					err = pace.pause(ctx)
+				}
+				after := piece.Last
+				if err == nil {
+					piece, err = m.CleanTerms(ctx, project, kind, bucket, after, cleanPiece)
+				}
+				if deleted += piece.Deleted; err != nil {
+					return deleted, err
+				}
+				worked = piece.Last != after
+			}
+		}
+	}
+	return deleted, nil
 }

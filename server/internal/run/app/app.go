@@ -235,6 +235,9 @@ func (a *App) build(ctx context.Context, version string) error {
 			return p.watch.Run(ctx)
 		})},
 	)
+	if a.db.migrated {
+		a.background = append(a.background, component{"index of lists", a.indexLists})
+	}
 	if a.tls != nil {
 		a.background = append(a.background, component{"TLS files", a.tls.Run})
 	}

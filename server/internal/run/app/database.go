@@ -26,6 +26,8 @@ type database struct {
 	embedded *pgembed.Server
 	// readOnly means that the server took no writes at the start.
 	readOnly bool
+	// migrated means that the schema was brought up to date.
+	migrated bool
 }
 
 // startEmbedded starts the embedded PostgreSQL and points cfg to it.
@@ -99,6 +101,7 @@ func (db *database) open(ctx context.Context, cfg config.Database, roles config.
 		case err != nil:
 			return unreachable(cfg.DirectURL(), err)
 		}
+		db.migrated = refused == nil
 	}
 	s, err := engine.Open(ctx, engine.Config{
 		URL: cfg.URL(), Pooled: cfg.Pooled(), MaxConns: cfg.DatabaseMaxConns,
@@ -184,19 +187,29 @@ func (db *database) close(ctx context.Context) {
 	}
 }
 
-// Migrate migrates the schema of the configured database.
+// indexLists indexes what earlier versions have written. Nobody waits for it, and lists do
+// without: they look at what is not indexed.
+func (a *App) indexLists(ctx context.Context) error {
+	if err := engine.Index(ctx, a.db.store, a.log); err != nil && ctx.Err() == nil {
+		a.log.WarnContext(ctx, "cannot index rooms and threads for lists; the next sweep goes on", slog.Any("error", err))
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Migrate migrates the schema of the configured database, and indexes what is in it.
 func Migrate(ctx context.Context, cfg config.Database, roles config.Roles, log *slog.Logger) error {
 	db, err := openDatabase(ctx, cfg, roles, true, log)
 	if err != nil {
 		return err
 	}
-	db.close(context.WithoutCancel(ctx))
+	defer db.close(context.WithoutCancel(ctx))
 	if db.readOnly {
 		return errors.New("the database takes no writes: it is a standby, or was set read-only; check that DATABASE_URL " +
 			"leads to the primary")
 	}
 	log.InfoContext(ctx, "the database schema is up to date")
-	return nil
+	return engine.Index(ctx, db.store, log)
 }
 
 // PrintMigrations writes the statements that Migrate would run on an empty database: a

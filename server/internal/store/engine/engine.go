@@ -94,36 +94,26 @@ func Open(ctx context.Context, cfg Config) (store.Store, error) {
 // WithSchema returns a PostgreSQL URL whose tables are in a schema.
 func WithSchema(url, schema string) string { return postgres.WithSchema(url, schema) }
 
-// Migrate migrates the schema to the version that this binary needs, and indexes the rooms
-// and threads that earlier versions have written. It warns of roles that have rights on the tables,
-// except those in expected.
+// Migrate migrates the schema to the version that this binary needs. It warns of roles that
+// have rights on the tables, except those in expected. What earlier versions have written is
+// indexed by [Index].
 func Migrate(ctx context.Context, url string, log *slog.Logger, expected ...string) error {
-	var err error
 	if IsPostgres(url) {
-		err = postgres.Migrate(ctx, normal(url), log, expected...)
-	} else {
-		err = mysql.Migrate(ctx, normal(url), log)
+		return postgres.Migrate(ctx, normal(url), log, expected...)
 	}
-	if err == nil {
-		err = index(ctx, url, log)
-	}
-	return err
+	return mysql.Migrate(ctx, normal(url), log)
 }
 
 // progressInterval is the time between two lines about what is indexed.
 const progressInterval = 10 * time.Second
 
-// index indexes the rooms and threads that are not. It can be cut off at any time: the next
-// migrate or the next sweep goes on.
-func index(ctx context.Context, url string, log *slog.Logger) error {
-	s, err := Open(ctx, Config{URL: url, Pooled: true, MaxConns: 1}) // perhaps: no session is expected to be kept
-	if err != nil {
-		return fmt.Errorf("index rooms and threads: %w", err)
-	}
-	defer s.Close()
+// Index indexes the rooms and threads of all projects that are not. It can be cut off at any
+// time, and nothing but lists needs it: the next one, or the next sweep of each project, goes
+// on.
+func Index(ctx context.Context, s store.Indexer, log *slog.Logger) error {
 	begun := time.Now()
 	told := begun
-	n, err := store.IndexAll(ctx, s, func(n store.Indexed) {
+	n, err := store.IndexAll(ctx, s, "", func(n store.Indexed) {
 		if time.Since(told) >= progressInterval {
 			told = time.Now()
 			log.InfoContext(ctx, "indexing rooms and threads for lists", slog.Int("rooms", n.Rooms),

@@ -340,13 +340,26 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		explain("delete terms", deleteTermsSQL(n), append(slices.Clone(room), keys(n, "#")...))
 	}
 	for _, of := range []indexed{indexedRooms, indexedThreads} {
-		explain("unindexed of "+of.table, of.unindexedSQL(), []any{10})
+		explain("unindexed of "+of.table, of.unindexedSQL(), of.unindexedArgs("default", store.IndexPlace{Bucket: 7}, 10))
 		for _, n := range []int{1, maxKeys} {
 			args := append([]any{7, []byte("default")}, keys(n, slices.Repeat([]any{"#"}, len(of.key))...)...)
 			explain("lock unindexed of "+of.table, of.lockUnindexedSQL(n), args)
 			explain("mark indexed of "+of.table, of.markIndexedSQL(n), args)
 			if of.table == indexedThreads.table {
 				explain("delete terms of threads", deleteThreadTermsSQL(n), args)
+			}
+		}
+	}
+	for _, n := range []int{1, maxKeys} {
+		rooms := append([]any{7, []byte("default")}, keys(n, "#")...)
+		explain("drop held rooms", dropHeldSQL(n), rooms)
+		explain("unmark rooms", unmarkIndexedSQL(n), rooms)
+		for _, of := range []termed{termedRooms, termedThreads} {
+			args := append([]any{7, []byte("default")}, keys(n, slices.Repeat([]any{"#"}, len(of.termKey()))...)...)
+			explain("delete terms in "+of.terms, of.deleteGoneSQL(n), args)
+			after := append(afterArgs([]any{7, []byte("default")}, slices.Repeat([]string{"r-8"}, len(of.termKey()))), 10)
+			if explain("terms in "+of.terms, of.termsAfterSQL(), after) {
+				t.Errorf("a look at %s sorts", of.terms)
 			}
 		}
 	}

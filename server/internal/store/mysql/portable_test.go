@@ -132,6 +132,10 @@ func statements(t *testing.T) map[string]string {
 		all["unindexedSQL of "+t.table], all["markIndexedSQL of "+t.table] = t.unindexedSQL(), t.markIndexedSQL(2)
 		all["lockUnindexedSQL of "+t.table] = t.lockUnindexedSQL(2)
 	}
+	for _, t := range []termed{termedRooms, termedThreads} {
+		all["termsAfterSQL of "+t.terms], all["deleteGoneSQL of "+t.terms] = t.termsAfterSQL(), t.deleteGoneSQL(2)
+	}
+	all["dropHeldSQL"], all["unmarkIndexedSQL"] = dropHeldSQL(2), unmarkIndexedSQL(2)
 	for _, t := range store.AgingTables {
 		all["agedSQL of "+string(t)] = agedSQL(t)
 		all["lockAgedSQL of "+string(t)], all["deleteAgedSQL of "+string(t)] = lockAgedSQL(t, 2), deleteAgedSQL(t, 2)
@@ -192,7 +196,7 @@ func eachPersonalRead(table *store.PersonalTable, f func(what, text string, args
 
 // tables are those whose rows are written by lists.
 var tables = []table{
-	unfoldedTable, sessionTable, activeUserTable, notificationTable, roomTerms,
+	unfoldedTable, sessionTable, activeUserTable, notificationTable, roomTerms, heldRooms,
 }
 
 func TestPortableSQL(t *testing.T) {

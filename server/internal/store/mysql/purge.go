@@ -88,6 +88,9 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 		if err != nil {
 			return err
 		}
+		if _, err := q.exec(ctx, unmarkIndexedSQL(1), key...); err != nil {
+			return err
+		}
 		run := func(text string, args ...any) error {
 			result, err := q.db.ExecContext(ctx, text, args...)
 			if err != nil {

@@ -237,6 +237,12 @@ func (q *queries) expireWithParts(ctx context.Context, x store.Expiry, parts []s
 ) {
 	room := int64(store.MaxExpired)
 	for _, key := range gone {
+		if x.Table.Columns().Empties {
+			// Some of its terms may be left, or none.
+			if _, err := q.exec(ctx, unmarkIndexedSQL(1), agedArgs(x, []agedKey{key})...); err != nil {
+				return deleted, false, err
+			}
+		}
 		for _, part := range parts {
 			limit := x.Limit - deleted
 			if store.Weights[part] != "" && limit > 0 {

@@ -51,7 +51,7 @@ where $1::smallint is not null and ctid = any(array(
 // PurgeRoom is one transaction.
 func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
 	purged := 0
-	err := s.itemTx(ctx, "purge room", func(t *transaction, _, _ *dbq.Queries) error {
+	err := s.itemTx(ctx, "purge room", func(t *transaction, _, later *dbq.Queries) error {
 		purged = 0
 		bucket, project, id := room.Bucket(), string(room.Project), string(room.Room)
 		// States are locked before rooms.
@@ -70,6 +70,9 @@ func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time
 		err = t.QueryRow(ctx, lockTombstoneSQL, bucket, project, id, before).Scan(&deleted)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return store.ErrNotFound // leases go on
+		}
+		if err == nil {
+			err = later.UnmarkIndexed(ctx, dbq.UnmarkIndexedParams{Bucket: bucket, ProjectID: project, RoomIds: []string{id}})
 		}
 		for _, sql := range purgeSQL {
 			if err != nil || purged == limit {

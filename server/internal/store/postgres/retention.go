@@ -51,6 +51,11 @@ func deleteAgedSQL(a store.Aging) string {
 	return "delete from " + string(a) + " where ctid = any($1)"
 }
 
+// unmarkAgedSQL is about rooms that lose some of their terms, but are not emptied yet: an earlier
+// version of the service may bring them back as they were.
+const unmarkAgedSQL = `update mirror_room set terms_sha256 = null
+where ctid = any($1) and terms_sha256 is not null`
+
 // deletePartsSQL deletes what belongs to some rows, which are locked. Its parameters are the
 // project, how many it may delete, and the keys of the rows, column by column.
 func deletePartsSQL(a store.Aging, part string) string {
@@ -135,22 +140,29 @@ func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, erro
 			return err
 		}
 		rows.Close()
+		cut := func(rest []pgtype.TID) error {
+			out = out.Cut(x)
+			if !x.Table.Columns().Empties {
+				return nil
+			}
+			_, err := t.Exec(ctx, unmarkAgedSQL, rest)
+			return err
+		}
 		for _, part := range parts {
 			tag, err := t.Exec(ctx, deletePartsSQL(x.Table, part), keys.args(x.Project, x.Limit-out.Deleted)...)
 			if out.Deleted += int(tag.RowsAffected()); err != nil {
 				return err
 			}
 			if out.Deleted == x.Limit {
-				out = out.Cut(x)
-				return nil
+				return cut(gone)
 			}
 		}
 		some := gone[:min(len(gone), x.Limit-out.Deleted)]
 		tag, err := t.Exec(ctx, deleteAgedSQL(x.Table), some)
-		if out.Deleted += int(tag.RowsAffected()); len(some) < len(gone) {
-			out = out.Cut(x)
+		if out.Deleted += int(tag.RowsAffected()); err != nil || len(some) == len(gone) {
+			return err
 		}
-		return err
+		return cut(gone[len(some):])
 	})
 	if err != nil {
 		return store.Expired{}, err

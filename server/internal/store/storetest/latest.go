@@ -18,6 +18,7 @@ var latestCases = []testCase{
 	{"latest rooms by terms", latestRoomsByTerms},
 	{"latest rooms follow what is written", latestRoomsFollow},
 	{"latest rooms of all pages", latestRoomPages},
+	{"terms of what is there are kept", termsAreKept},
 }
 
 func term(kind store.TermKind, name, value string) store.Term {
@@ -122,7 +123,7 @@ func latestRoomsByTerms(e *env) {
 	})
 	e.must("LatestRooms", err)
 	e.want("rooms as they are read one by one", rooms, []mirror.Room{e.room("string"), e.room("twice")})
-	if n, err := e.IndexRooms(e.ctx(), 100); n != 0 || err != nil {
+	if _, n, err := e.IndexRooms(e.ctx(), project, store.IndexPlace{}, 100); n != 0 || err != nil {
 		e.Fatalf("IndexRooms of what ApplyRoom wrote = %d, %v; want none", n, err)
 	}
 }
@@ -242,4 +243,49 @@ func latestRoomPages(e *env) {
 	if found < 150 {
 		e.Fatalf("only %d rooms were found", found)
 	}
+}
+
+// termsAreKept cleans up where nothing is gone but what takes its terms with it, at once and
+// piece by piece.
+func termsAreKept(e *env) {
+	byValue := store.LatestRoomFilter{Terms: [][]store.Term{{term(store.TermMetadata, "n", "1")}}}
+	for _, id := range []mirror.RoomID{"a", "b", "gone"} {
+		e.mirrorRoom(id, e.roomContent(`{"metadata":{"n":"1"}}`))
+		for _, id2 := range []string{"here", "deleted"} {
+			th := threadIn(id2, 1)
+			th.Metadata = []byte(`{"n":"1","m":"2"}`)
+			e.mirrorThread(id, th)
+		}
+		e.deleteThread(threadOf(id, "deleted"))
+	}
+	e.deleteRoom("gone")
+	look := func() (rooms []mirror.RoomID, threads []string) {
+		e.Helper()
+		return e.latestKeys(byValue, 10), e.threads(store.ThreadFilter{Metadata: map[string]string{"n": "1"}, Deleted: true})
+	}
+	rooms, threads := look()
+	e.want("threads with terms", len(threads), 6)
+	deleted, err := store.CleanAllTerms(e.ctx(), e, project)
+	e.must("CleanTerms", err)
+	e.want("terms deleted", deleted, 0)
+	for kind, terms := range map[mirror.Kind]int{mirror.KindRoom: 2 * 2, mirror.KindThread: 6 * 2} {
+		looked := 0
+		for _, bucket := range slices.Compact(slices.Sorted(slices.Values([]int16{
+			mirror.Bucket(project, "a"), mirror.Bucket(project, "b"), mirror.Bucket(project, "gone"),
+		}))) {
+			for piece := (store.CleanedTerms{More: true}); piece.More; {
+				last := piece.Last
+				piece, err = e.CleanTerms(e.ctx(), project, kind, bucket, last, 1)
+				e.must("CleanTerms", err)
+				e.want("terms deleted", piece.Deleted, 0)
+				if piece.Last != last {
+					looked++
+				}
+			}
+		}
+		e.want(fmt.Sprintf("terms of %s looked at one by one", kind), looked, terms)
+	}
+	after, threadsAfter := look()
+	e.want("rooms after a clean-up", after, rooms)
+	e.want("threads after a clean-up", threadsAfter, threads)
 }

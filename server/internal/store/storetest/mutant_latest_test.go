@@ -62,3 +62,26 @@ func (m *afterItem) ApplyItem(ctx context.Context, lease mirror.Lease, item stor
 	}
 	return applied, err
 }
+
+// cleansAllTerms deletes terms of what is there.
+type cleansAllTerms struct{ base }
+
+func (m *cleansAllTerms) CleanTerms(ctx context.Context, project mirror.ProjectID, of mirror.Kind, bucket int16,
+	after store.TermPlace, limit int,
+) (store.CleanedTerms, error) {
+	if _, err := m.d.sql.Exec(ctx, "delete from mirror_room_term"); err != nil {
+		return store.CleanedTerms{}, err
+	}
+	return m.Store.CleanTerms(ctx, project, of, bucket, after, limit)
+}
+
+// cleansOnePiece says of each piece of terms that it is the last one.
+type cleansOnePiece struct{ base }
+
+func (m *cleansOnePiece) CleanTerms(ctx context.Context, project mirror.ProjectID, of mirror.Kind, bucket int16,
+	after store.TermPlace, limit int,
+) (store.CleanedTerms, error) {
+	out, err := m.Store.CleanTerms(ctx, project, of, bucket, after, limit)
+	out.More = false
+	return out, err
+}

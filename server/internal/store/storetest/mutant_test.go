@@ -85,6 +85,16 @@ func mutants() []mutant {
 			func(b base) store.Store { return &leavesUnindexed{b} },
 		},
 		{
+			"deletes terms of what is there",
+			[]string{"terms of what is there are kept"},
+			func(b base) store.Store { return &cleansAllTerms{b} },
+		},
+		{
+			"looks at the first piece of terms",
+			[]string{"terms of what is there are kept"},
+			func(b base) store.Store { return &cleansOnePiece{b} },
+		},
+		{
 			"selects threads by the first value of their metadata",
 			[]string{"threads by metadata", "threads by metadata of all pages"},
 			func(b base) store.Store { return &firstMetadata{b} },

@@ -1175,7 +1175,7 @@ func threadsByMetadataFollow(e *env) {
 	}
 	indexed := func(want int) {
 		e.Helper()
-		if n, err := e.IndexThreads(e.ctx(), 100); n != want || err != nil {
+		if _, n, err := e.IndexThreads(e.ctx(), project, store.IndexPlace{}, 100); n != want || err != nil {
 			e.Fatalf("IndexThreads = %d, %v; want %d", n, err, want)
 		}
 	}

@@ -49,11 +49,11 @@ func TestOutageOfAnHour(t *testing.T) {
 		down func(*http.Request) error
 		told time.Duration // how long Liveblocks wants calls to wait
 	}{
-		"refused": {down: func(*http.Request) error { return errors.New("connection refused") }},
-		"silent":  {down: func(r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }},
-		"502":     {step: fake.Status(http.StatusBadGateway, "BAD_GATEWAY")},
-		"503":     {step: fake.StatusRetry(http.StatusServiceUnavailable, "30"), told: 30 * time.Second},
-		"429":     {step: fake.TooMany("")},
+		"refused":                     {down: func(*http.Request) error { return errors.New("connection refused") }},
+		"silent":                      {down: func(r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }},
+		"502":                         {step: fake.Status(http.StatusBadGateway, "BAD_GATEWAY")},
+		"503":                         {step: fake.StatusRetry(http.StatusServiceUnavailable, "30"), told: 30 * time.Second},
+		"429":                         {step: fake.TooMany("")},
 		"429, told when to come back": {step: fake.TooMany("30"), told: 30 * time.Second},
 	} {
 		for _, rooms := range []int{1000, 3} {

@@ -35,6 +35,7 @@ type Store interface {
 	Counts(ctx context.Context, project mirror.ProjectID) (store.Counts, error)
 	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
 	store.Indexer
+	store.TermCleaner
 }
 
 // Pool receives what became due and reports the rate of its work.
@@ -519,9 +520,14 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	if err := s.occupied(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err
 	}
-	// During an upgrade, an earlier version of the service may have written some.
-	if _, err := store.IndexAll(ctx, s.cfg.Store, nil); err != nil {
+	// During an upgrade, an earlier version of the service may have written or deleted some.
+	if _, err := store.IndexAll(ctx, s.cfg.Store, s.cfg.Project, nil); err != nil {
 		return mirror.Applied{}, fmt.Errorf("index rooms and threads: %w", err)
+	}
+	if sweep.Full && !sweep.FullTime.IsZero() { // the first one finds a project that is new
+		if _, err := store.CleanAllTerms(ctx, s.cfg.Store, s.cfg.Project); err != nil {
+			return mirror.Applied{}, fmt.Errorf("delete terms of what is gone: %w", err)
+		}
 	}
 	if err := s.failedTasks(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err

@@ -51,6 +51,8 @@ type world struct {
 	sources int
 	// indexed counts the calls of IndexRooms and of IndexThreads.
 	indexed [2]int
+	// cleaned counts the calls of CleanTerms.
+	cleaned int
 }
 
 func (w *world) Project(context.Context, mirror.ProjectID) (mirror.Project, error) {
@@ -172,16 +174,41 @@ func (w *world) UserSessions(context.Context, store.SessionFilter) ([]mirror.Use
 	return w.sessions, nil
 }
 
-// IndexRooms says once that there was something to index.
-func (w *world) IndexRooms(context.Context, int) (int, error) {
-	w.indexed[0]++
-	return w.indexed[0] % 2, nil
+// IndexRooms says that there is something to index until it is asked for what is behind it.
+func (w *world) IndexRooms(_ context.Context, of mirror.ProjectID, after store.IndexPlace, _ int) (store.IndexPlace,
+	int, error,
+) {
+	return w.index(0, of, after)
 }
 
 // IndexThreads says so too.
-func (w *world) IndexThreads(context.Context, int) (int, error) {
-	w.indexed[1]++
-	return w.indexed[1] % 2, nil
+func (w *world) IndexThreads(_ context.Context, of mirror.ProjectID, after store.IndexPlace, _ int) (store.IndexPlace,
+	int, error,
+) {
+	return w.index(1, of, after)
+}
+
+func (w *world) index(kind int, of mirror.ProjectID, after store.IndexPlace) (store.IndexPlace, int, error) {
+	w.indexed[kind]++
+	last := store.IndexPlace{Bucket: 1, Project: project, Room: "r"}
+	switch {
+	case of != project: // its errors are those of its own sweep
+		return after, 0, fmt.Errorf("project %q was indexed", of)
+	case after == last:
+		return after, 0, nil
+	}
+	return last, 1, nil
+}
+
+// CleanTerms counts its calls.
+func (w *world) CleanTerms(_ context.Context, of mirror.ProjectID, _ mirror.Kind, _ int16, _ store.TermPlace, _ int) (
+	store.CleanedTerms, error,
+) {
+	w.cleaned++
+	if of != project {
+		return store.CleanedTerms{}, fmt.Errorf("project %q was cleaned up", of)
+	}
+	return store.CleanedTerms{}, nil
 }
 
 func (w *world) Counts(context.Context, mirror.ProjectID) (store.Counts, error) {
@@ -307,6 +334,9 @@ func TestFirstSweepIsFull(t *testing.T) {
 		if w.indexed != [2]int{2, 2} {
 			t.Errorf("calls of IndexRooms and IndexThreads = %d; want 2 of each, until nothing is left", w.indexed)
 		}
+		if w.cleaned != 0 {
+			t.Errorf("calls of CleanTerms = %d; want none where nothing was before", w.cleaned)
+		}
 		wantRaised(t, w, "room new", "storage known", "thread known", "ydoc known", "group ")
 		if !w.next.Equal(begun.Add(time.Hour)) {
 			t.Fatalf("next sweep = %v; want in an hour", w.next.Sub(begun))
@@ -336,9 +366,13 @@ func TestLaterSweeps(t *testing.T) {
 				t.Fatalf("sweep %d begins after %v; want an hour at most", hour, wait)
 			}
 			time.Sleep(time.Until(w.next)) //nolint:forbidigo // the bubble's clock, moved by hand
-			w.requests = nil
+			w.requests, w.cleaned = nil, 0
 			got := w.run(t, s)
 			wantFull := time.Since(full) >= 24*time.Hour
+			if want := map[bool]int{true: 2 * mirror.Buckets}[wantFull]; w.cleaned != want {
+				t.Fatalf("calls of CleanTerms by sweep %d = %d; want %d, one of each kind and bucket if it is full", hour,
+					w.cleaned, want)
+			}
 			if got.Full != wantFull || (len(w.requests) > 1) != wantFull {
 				t.Fatalf("sweep after %v = %+v with %d requests; want full: %t", time.Since(full), got, len(w.requests), wantFull)
 			}

@@ -48,6 +48,39 @@ func (q *Queries) CleanDocuments(ctx context.Context, arg CleanDocumentsParams) 
 	return result.RowsAffected(), nil
 }
 
+const deleteGoneRoomTerms = `-- name: DeleteGoneRoomTerms :execrows
+delete from mirror_room_term
+where ctid = any(array(
+    select d.ctid
+    from (select unnest($1::text[]) as room_id, unnest($2::bytea[]) as term) k
+    cross join lateral (
+        select t.ctid from mirror_room_term t
+        where t.bucket = $3 and t.project_id = $4 and t.room_id = k.room_id and t.term = k.term
+        offset 0
+    ) d
+))
+`
+
+type DeleteGoneRoomTermsParams struct {
+	RoomIds   []string
+	Terms     [][]byte
+	Bucket    int16
+	ProjectID string
+}
+
+func (q *Queries) DeleteGoneRoomTerms(ctx context.Context, arg DeleteGoneRoomTermsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteGoneRoomTerms,
+		arg.RoomIds,
+		arg.Terms,
+		arg.Bucket,
+		arg.ProjectID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const deleteRoomTerms = `-- name: DeleteRoomTerms :exec
 delete from mirror_room_term
 where bucket = $1 and project_id = $2 and room_id = $3 and term <> all($4::bytea[])
@@ -70,6 +103,22 @@ func (q *Queries) DeleteRoomTerms(ctx context.Context, arg DeleteRoomTermsParams
 	return err
 }
 
+const dropHeldRooms = `-- name: DropHeldRooms :exec
+delete from mirror_room
+where bucket = $1 and project_id = $2 and room_id = any($3::text[]) and epoch = -1
+`
+
+type DropHeldRoomsParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomIds   []string
+}
+
+func (q *Queries) DropHeldRooms(ctx context.Context, arg DropHeldRoomsParams) error {
+	_, err := q.db.Exec(ctx, dropHeldRooms, arg.Bucket, arg.ProjectID, arg.RoomIds)
+	return err
+}
+
 const forgetRoomTerms = `-- name: ForgetRoomTerms :exec
 delete from mirror_room_term where bucket = $1 and project_id = $2 and room_id = $3
 `
@@ -82,6 +131,25 @@ type ForgetRoomTermsParams struct {
 
 func (q *Queries) ForgetRoomTerms(ctx context.Context, arg ForgetRoomTermsParams) error {
 	_, err := q.db.Exec(ctx, forgetRoomTerms, arg.Bucket, arg.ProjectID, arg.RoomID)
+	return err
+}
+
+const holdRooms = `-- name: HoldRooms :exec
+insert into mirror_room (bucket, project_id, room_id, epoch, source_json, content_sha256, organization_id)
+select $1, $2, unnest($3::text[]), -1, '', '', ''
+on conflict do nothing
+`
+
+type HoldRoomsParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomIds   []string
+}
+
+// Makes those that are missing, so that nobody else does, and nothing appears in them, until
+// the transaction ends. DropHeldRooms takes them away again.
+func (q *Queries) HoldRooms(ctx context.Context, arg HoldRoomsParams) error {
+	_, err := q.db.Exec(ctx, holdRooms, arg.Bucket, arg.ProjectID, arg.RoomIds)
 	return err
 }
 
@@ -209,6 +277,45 @@ func (q *Queries) LockDocument(ctx context.Context, arg LockDocumentParams) (Loc
 	return i, err
 }
 
+const lockHeldRooms = `-- name: LockHeldRooms :many
+select room_id, (epoch = -1 or delete_time is not null)::boolean as gone from mirror_room
+where bucket = $1 and project_id = $2 and room_id = any($3::text[])
+order by room_id
+for update
+`
+
+type LockHeldRoomsParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomIds   []string
+}
+
+type LockHeldRoomsRow struct {
+	RoomID string
+	Gone   bool
+}
+
+// The rooms, and whether each is missing or deleted.
+func (q *Queries) LockHeldRooms(ctx context.Context, arg LockHeldRoomsParams) ([]LockHeldRoomsRow, error) {
+	rows, err := q.db.Query(ctx, lockHeldRooms, arg.Bucket, arg.ProjectID, arg.RoomIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LockHeldRoomsRow
+	for rows.Next() {
+		var i LockHeldRoomsRow
+		if err := rows.Scan(&i.RoomID, &i.Gone); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockUnindexedRooms = `-- name: LockUnindexedRooms :many
 select room_id, source_json, create_time from mirror_room
 where bucket = $1 and project_id = $2 and room_id = any($3::text[])
@@ -265,6 +372,62 @@ func (q *Queries) MarkRoomsIndexed(ctx context.Context, arg MarkRoomsIndexedPara
 	return err
 }
 
+const roomTermsAfter = `-- name: RoomTermsAfter :many
+select
+    t.room_id,
+    t.term,
+    coalesce((
+        select r.delete_time is null from mirror_room r
+        where r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    ), false)::boolean as kept
+from mirror_room_term t
+where (t.bucket, t.project_id, t.room_id, t.term) > ($1::smallint, $2::text, $3::text, $4::bytea)
+    and (t.bucket, t.project_id) <= ($1::smallint, $2::text)
+order by t.bucket, t.project_id, t.room_id, t.term
+limit $5
+`
+
+type RoomTermsAfterParams struct {
+	Bucket    int16
+	ProjectID string
+	AfterRoom string
+	AfterTerm []byte
+	MaxRows   int32
+}
+
+type RoomTermsAfterRow struct {
+	RoomID string
+	Term   []byte
+	Kept   bool
+}
+
+// Terms in a bucket, and whether there is a room for each.
+func (q *Queries) RoomTermsAfter(ctx context.Context, arg RoomTermsAfterParams) ([]RoomTermsAfterRow, error) {
+	rows, err := q.db.Query(ctx, roomTermsAfter,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.AfterRoom,
+		arg.AfterTerm,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RoomTermsAfterRow
+	for rows.Next() {
+		var i RoomTermsAfterRow
+		if err := rows.Scan(&i.RoomID, &i.Term, &i.Kept); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const tombstoneRoom = `-- name: TombstoneRoom :exec
 update mirror_room set epoch = epoch + 1, delete_time = $1, terms_sha256 = null
 where bucket = $2 and project_id = $3 and room_id = $4
@@ -290,9 +453,19 @@ func (q *Queries) TombstoneRoom(ctx context.Context, arg TombstoneRoomParams) er
 const unindexedRooms = `-- name: UnindexedRooms :many
 select bucket, project_id, room_id from mirror_room
 where delete_time is null and (terms_sha256 is not distinct from content_sha256)::integer = 0
+    and (bucket, project_id, room_id) > ($1::smallint, $2::text, $3::text)
+    and ($4::text = '' or project_id = $4)
 order by bucket, project_id, room_id
-limit $1
+limit $5
 `
+
+type UnindexedRoomsParams struct {
+	AfterBucket  int16
+	AfterProject string
+	AfterRoom    string
+	ProjectID    string
+	MaxRows      int32
+}
 
 type UnindexedRoomsRow struct {
 	Bucket    int16
@@ -300,8 +473,15 @@ type UnindexedRoomsRow struct {
 	RoomID    string
 }
 
-func (q *Queries) UnindexedRooms(ctx context.Context, maxRows int32) ([]UnindexedRoomsRow, error) {
-	rows, err := q.db.Query(ctx, unindexedRooms, maxRows)
+// Of a project, or of all.
+func (q *Queries) UnindexedRooms(ctx context.Context, arg UnindexedRoomsParams) ([]UnindexedRoomsRow, error) {
+	rows, err := q.db.Query(ctx, unindexedRooms,
+		arg.AfterBucket,
+		arg.AfterProject,
+		arg.AfterRoom,
+		arg.ProjectID,
+		arg.MaxRows,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -318,6 +498,23 @@ func (q *Queries) UnindexedRooms(ctx context.Context, maxRows int32) ([]Unindexe
 		return nil, err
 	}
 	return items, nil
+}
+
+const unmarkIndexed = `-- name: UnmarkIndexed :exec
+update mirror_room set terms_sha256 = null
+where bucket = $1 and project_id = $2 and room_id = any($3::text[]) and terms_sha256 is not null
+`
+
+type UnmarkIndexedParams struct {
+	Bucket    int16
+	ProjectID string
+	RoomIds   []string
+}
+
+// Of rooms that lose terms: an earlier version may bring them back as they were.
+func (q *Queries) UnmarkIndexed(ctx context.Context, arg UnmarkIndexedParams) error {
+	_, err := q.db.Exec(ctx, unmarkIndexed, arg.Bucket, arg.ProjectID, arg.RoomIds)
+	return err
 }
 
 const upsertDocument = `-- name: UpsertDocument :exec

@@ -173,6 +173,49 @@ func (q *Queries) CleanThreads(ctx context.Context, arg CleanThreadsParams) ([]s
 	return items, nil
 }
 
+const deleteGoneThreadTerms = `-- name: DeleteGoneThreadTerms :execrows
+delete from mirror_thread_term
+where ctid = any(array(
+    select d.ctid
+    from (
+        select unnest($1::text[]) as room_id, unnest($2::text[]) as thread_id, unnest($3::text[]) as term
+    ) k
+    cross join lateral (
+        select t.ctid from mirror_thread_term t
+        where t.bucket = $4 and t.project_id = $5 and t.room_id = k.room_id and t.thread_id = k.thread_id
+            and t.term = k.term
+        offset 0
+    ) d
+    where (
+        select true from mirror_thread h
+        where h.bucket = $4 and h.project_id = $5 and h.room_id = k.room_id and h.thread_id = k.thread_id
+    ) is null
+))
+`
+
+type DeleteGoneThreadTermsParams struct {
+	RoomIds   []string
+	ThreadIds []string
+	Terms     []string
+	Bucket    int16
+	ProjectID string
+}
+
+// Unless there is a thread now.
+func (q *Queries) DeleteGoneThreadTerms(ctx context.Context, arg DeleteGoneThreadTermsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteGoneThreadTerms,
+		arg.RoomIds,
+		arg.ThreadIds,
+		arg.Terms,
+		arg.Bucket,
+		arg.ProjectID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const deleteThreadTerms = `-- name: DeleteThreadTerms :exec
 delete from mirror_thread_term
 where ctid = any(array(
@@ -489,12 +532,90 @@ func (q *Queries) MarkThreadsIndexed(ctx context.Context, arg MarkThreadsIndexed
 	return err
 }
 
+const threadTermsAfter = `-- name: ThreadTermsAfter :many
+select
+    t.room_id,
+    t.thread_id,
+    t.term,
+    coalesce((
+        select true from mirror_thread h
+        where h.bucket = t.bucket and h.project_id = t.project_id and h.room_id = t.room_id and h.thread_id = t.thread_id
+    ), false)::boolean as kept
+from mirror_thread_term t
+where (t.bucket, t.project_id, t.room_id, t.thread_id, t.term)
+    > ($1::smallint, $2::text, $3::text, $4::text, $5::text)
+    and (t.bucket, t.project_id) <= ($1::smallint, $2::text)
+order by t.bucket, t.project_id, t.room_id, t.thread_id, t.term
+limit $6
+`
+
+type ThreadTermsAfterParams struct {
+	Bucket      int16
+	ProjectID   string
+	AfterRoom   string
+	AfterThread string
+	AfterTerm   string
+	MaxRows     int32
+}
+
+type ThreadTermsAfterRow struct {
+	RoomID   string
+	ThreadID string
+	Term     string
+	Kept     bool
+}
+
+// Terms in a bucket, and whether there is a thread for each.
+func (q *Queries) ThreadTermsAfter(ctx context.Context, arg ThreadTermsAfterParams) ([]ThreadTermsAfterRow, error) {
+	rows, err := q.db.Query(ctx, threadTermsAfter,
+		arg.Bucket,
+		arg.ProjectID,
+		arg.AfterRoom,
+		arg.AfterThread,
+		arg.AfterTerm,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ThreadTermsAfterRow
+	for rows.Next() {
+		var i ThreadTermsAfterRow
+		if err := rows.Scan(
+			&i.RoomID,
+			&i.ThreadID,
+			&i.Term,
+			&i.Kept,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const unindexedThreads = `-- name: UnindexedThreads :many
 select bucket, project_id, room_id, thread_id from mirror_thread
 where (terms_sha256 is not distinct from content_sha256)::integer = 0
+    and (bucket, project_id, room_id, thread_id)
+    > ($1::smallint, $2::text, $3::text, $4::text)
+    and ($5::text = '' or project_id = $5)
 order by bucket, project_id, room_id, thread_id
-limit $1
+limit $6
 `
+
+type UnindexedThreadsParams struct {
+	AfterBucket  int16
+	AfterProject string
+	AfterRoom    string
+	AfterThread  string
+	ProjectID    string
+	MaxRows      int32
+}
 
 type UnindexedThreadsRow struct {
 	Bucket    int16
@@ -503,8 +624,16 @@ type UnindexedThreadsRow struct {
 	ThreadID  string
 }
 
-func (q *Queries) UnindexedThreads(ctx context.Context, maxRows int32) ([]UnindexedThreadsRow, error) {
-	rows, err := q.db.Query(ctx, unindexedThreads, maxRows)
+// Of a project, or of all.
+func (q *Queries) UnindexedThreads(ctx context.Context, arg UnindexedThreadsParams) ([]UnindexedThreadsRow, error) {
+	rows, err := q.db.Query(ctx, unindexedThreads,
+		arg.AfterBucket,
+		arg.AfterProject,
+		arg.AfterRoom,
+		arg.AfterThread,
+		arg.ProjectID,
+		arg.MaxRows,
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,11 @@ on conflict (bucket, project_id, room_id, term) do update set create_time = excl
 where mirror_room_term.create_time <> excluded.create_time;
 
 -- name: UnindexedRooms :many
+-- Of a project, or of all.
 select bucket, project_id, room_id from mirror_room
 where delete_time is null and (terms_sha256 is not distinct from content_sha256)::integer = 0
+    and (bucket, project_id, room_id) > (@after_bucket::smallint, @after_project::text, @after_room::text)
+    and (@project_id::text = '' or project_id = @project_id)
 order by bucket, project_id, room_id
 limit @max_rows;
 
@@ -45,6 +48,56 @@ for update;
 -- name: MarkRoomsIndexed :exec
 update mirror_room set terms_sha256 = content_sha256
 where bucket = @bucket and project_id = @project_id and room_id = any(@room_ids::text[]);
+
+-- name: RoomTermsAfter :many
+-- Terms in a bucket, and whether there is a room for each.
+select
+    t.room_id,
+    t.term,
+    coalesce((
+        select r.delete_time is null from mirror_room r
+        where r.bucket = t.bucket and r.project_id = t.project_id and r.room_id = t.room_id
+    ), false)::boolean as kept
+from mirror_room_term t
+where (t.bucket, t.project_id, t.room_id, t.term) > (@bucket::smallint, @project_id::text, @after_room::text, @after_term::bytea)
+    and (t.bucket, t.project_id) <= (@bucket::smallint, @project_id::text)
+order by t.bucket, t.project_id, t.room_id, t.term
+limit @max_rows;
+
+-- name: DeleteGoneRoomTerms :execrows
+delete from mirror_room_term
+where ctid = any(array(
+    select d.ctid
+    from (select unnest(@room_ids::text[]) as room_id, unnest(@terms::bytea[]) as term) k
+    cross join lateral (
+        select t.ctid from mirror_room_term t
+        where t.bucket = @bucket and t.project_id = @project_id and t.room_id = k.room_id and t.term = k.term
+        offset 0
+    ) d
+));
+
+-- name: HoldRooms :exec
+-- Makes those that are missing, so that nobody else does, and nothing appears in them, until
+-- the transaction ends. DropHeldRooms takes them away again.
+insert into mirror_room (bucket, project_id, room_id, epoch, source_json, content_sha256, organization_id)
+select @bucket, @project_id, unnest(@room_ids::text[]), -1, '', '', ''
+on conflict do nothing;
+
+-- name: LockHeldRooms :many
+-- The rooms, and whether each is missing or deleted.
+select room_id, (epoch = -1 or delete_time is not null)::boolean as gone from mirror_room
+where bucket = @bucket and project_id = @project_id and room_id = any(@room_ids::text[])
+order by room_id
+for update;
+
+-- name: DropHeldRooms :exec
+delete from mirror_room
+where bucket = @bucket and project_id = @project_id and room_id = any(@room_ids::text[]) and epoch = -1;
+
+-- name: UnmarkIndexed :exec
+-- Of rooms that lose terms: an earlier version may bring them back as they were.
+update mirror_room set terms_sha256 = null
+where bucket = @bucket and project_id = @project_id and room_id = any(@room_ids::text[]) and terms_sha256 is not null;
 
 -- name: TombstoneRoom :exec
 update mirror_room set epoch = epoch + 1, delete_time = @delete_time, terms_sha256 = null

@@ -116,8 +116,12 @@ where u.bucket = @bucket and u.project_id = @project_id and u.room_id = @room_id
     );
 
 -- name: UnindexedThreads :many
+-- Of a project, or of all.
 select bucket, project_id, room_id, thread_id from mirror_thread
 where (terms_sha256 is not distinct from content_sha256)::integer = 0
+    and (bucket, project_id, room_id, thread_id)
+    > (@after_bucket::smallint, @after_project::text, @after_room::text, @after_thread::text)
+    and (@project_id::text = '' or project_id = @project_id)
 order by bucket, project_id, room_id, thread_id
 limit @max_rows;
 
@@ -159,4 +163,41 @@ where ctid = any(array(
         where t.bucket = @bucket and t.project_id = @project_id and t.room_id = k.room_id and t.thread_id = k.thread_id
         offset 0
     ) d
+));
+
+-- name: ThreadTermsAfter :many
+-- Terms in a bucket, and whether there is a thread for each.
+select
+    t.room_id,
+    t.thread_id,
+    t.term,
+    coalesce((
+        select true from mirror_thread h
+        where h.bucket = t.bucket and h.project_id = t.project_id and h.room_id = t.room_id and h.thread_id = t.thread_id
+    ), false)::boolean as kept
+from mirror_thread_term t
+where (t.bucket, t.project_id, t.room_id, t.thread_id, t.term)
+    > (@bucket::smallint, @project_id::text, @after_room::text, @after_thread::text, @after_term::text)
+    and (t.bucket, t.project_id) <= (@bucket::smallint, @project_id::text)
+order by t.bucket, t.project_id, t.room_id, t.thread_id, t.term
+limit @max_rows;
+
+-- name: DeleteGoneThreadTerms :execrows
+-- Unless there is a thread now.
+delete from mirror_thread_term
+where ctid = any(array(
+    select d.ctid
+    from (
+        select unnest(@room_ids::text[]) as room_id, unnest(@thread_ids::text[]) as thread_id, unnest(@terms::text[]) as term
+    ) k
+    cross join lateral (
+        select t.ctid from mirror_thread_term t
+        where t.bucket = @bucket and t.project_id = @project_id and t.room_id = k.room_id and t.thread_id = k.thread_id
+            and t.term = k.term
+        offset 0
+    ) d
+    where (
+        select true from mirror_thread h
+        where h.bucket = @bucket and h.project_id = @project_id and h.room_id = k.room_id and h.thread_id = k.thread_id
+    ) is null
 ));
