@@ -54,7 +54,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * ListAuditEntries lists who has called what changes something for operators or erases data, and whose calls were refused, newest first: by startTime descending, then by auditEntryId ascending. Each such call is recorded before it does anything; one that cannot be recorded fails with UNAVAILABLE. Other calls are not recorded.
+         * ListAuditEntries lists the calls that change something for operators or erase data, with their callers, and the calls that were refused, newest first: by startTime descending, then by auditEntryId ascending. Each such call is recorded before it does anything; one that cannot be recorded fails with UNAVAILABLE, unless it changes nothing. Other calls are not recorded.
          * @description Each call has an entry of its own, however many there are. Refused calls are counted together. The replica that refused them shows them at once, if the database answers in time; others do once it has looked for work, which it does after MIRROR_SAFETY_POLL at the latest.
          */
         get: operations["listAuditEntries"];
@@ -2212,7 +2212,7 @@ export interface components {
             maxCallsPerSecondLimit: number;
             /**
              * Format: date-time
-             * @description When the longest-waiting resource became due. Absent if none is waiting.
+             * @description When the longest-waiting resource became due, the work of sweeps included. Absent if none is waiting.
              */
             oldestDueTime?: string;
             /** @description Why fetching is paused. Empty if it is not. */

@@ -502,7 +502,8 @@ type ProjectStatus struct {
 	PendingTasks int64 `protobuf:"varint,5,opt,name=pending_tasks,json=pendingTasks,proto3" json:"pending_tasks,omitempty"`
 	// Resources that failed on their last attempt.
 	FailedTasks int64 `protobuf:"varint,6,opt,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"`
-	// When the longest-waiting resource became due. Absent if none is waiting.
+	// When the longest-waiting resource became due, the work of sweeps included. Absent if none
+	// is waiting.
 	OldestDueTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=oldest_due_time,json=oldestDueTime,proto3" json:"oldest_due_time,omitempty"`
 	// The current limit on calls of this process to the Liveblocks API, in calls per
 	// second. It grows while nothing is refused, and shrinks when Liveblocks asks for it
@@ -2140,7 +2141,7 @@ func (x *UnpinProjectResponse) GetLiveblocksProjectId() string {
 	return ""
 }
 
-// PauseProjectRequest says why nothing shall be fetched.
+// PauseProjectRequest says why nothing is to be fetched.
 type PauseProjectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The project. Empty means the only configured project.

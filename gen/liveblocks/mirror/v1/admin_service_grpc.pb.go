@@ -139,10 +139,11 @@ type AdminServiceClient interface {
 	// numbers that the problems show, counts for a day, and starts a sweep. Each room
 	// and group becomes a tombstone only when Liveblocks does not have it.
 	ConfirmDeletions(ctx context.Context, in *ConfirmDeletionsRequest, opts ...grpc.CallOption) (*ConfirmDeletionsResponse, error)
-	// ListAuditEntries lists who has called what changes something for operators or erases
-	// data, and whose calls were refused, newest first: by start_time descending, then by
-	// audit_entry_id ascending. Each such call is recorded before it does anything; one that
-	// cannot be recorded fails with UNAVAILABLE. Other calls are not recorded.
+	// ListAuditEntries lists the calls that change something for operators or erase data, with
+	// their callers, and the calls that were refused, newest first: by start_time descending,
+	// then by audit_entry_id ascending. Each such call is recorded before it does anything; one
+	// that cannot be recorded fails with UNAVAILABLE, unless it changes nothing. Other calls are
+	// not recorded.
 	//
 	// Each call has an entry of its own, however many there are. Refused calls are counted
 	// together. The replica that refused them shows them at once, if the database answers in
@@ -483,10 +484,11 @@ type AdminServiceServer interface {
 	// numbers that the problems show, counts for a day, and starts a sweep. Each room
 	// and group becomes a tombstone only when Liveblocks does not have it.
 	ConfirmDeletions(context.Context, *ConfirmDeletionsRequest) (*ConfirmDeletionsResponse, error)
-	// ListAuditEntries lists who has called what changes something for operators or erases
-	// data, and whose calls were refused, newest first: by start_time descending, then by
-	// audit_entry_id ascending. Each such call is recorded before it does anything; one that
-	// cannot be recorded fails with UNAVAILABLE. Other calls are not recorded.
+	// ListAuditEntries lists the calls that change something for operators or erase data, with
+	// their callers, and the calls that were refused, newest first: by start_time descending,
+	// then by audit_entry_id ascending. Each such call is recorded before it does anything; one
+	// that cannot be recorded fails with UNAVAILABLE, unless it changes nothing. Other calls are
+	// not recorded.
 	//
 	// Each call has an entry of its own, however many there are. Refused calls are counted
 	// together. The replica that refused them shows them at once, if the database answers in

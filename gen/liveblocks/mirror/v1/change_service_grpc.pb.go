@@ -29,18 +29,18 @@ const (
 //
 // ChangeService tells what changes in the mirror.
 //
-// Every response has a token, which is the place in the feed behind it. Who stores the
-// token after handling the response and starts from it again sees every change at least
-// once, whatever is cut off or restarted in between. Changes of one room come in order;
-// those of different rooms do not. A token is opaque. It belongs to one project in one
+// Every response has a token, which is the place in the feed behind it. A client that
+// stores the token after handling the response, and starts from it again, sees every change
+// at least once, whatever is cut off or restarted in between. Changes of one room come in
+// order; those of different rooms do not. A token is opaque. It belongs to one project in one
 // database, and can be used with other filters, which hold from there on; that of a place
 // in a snapshot cannot.
 //
 // A change names a resource. With include it brings the copy along too, if the credential
 // may read as well as watch.
 //
-// Who holds copies, such as a search index, starts with a snapshot: all that is mirrored,
-// then the changes since. It can be cut off anywhere and goes on from the token.
+// A client that holds copies, such as a search index, starts with a snapshot: all that is
+// mirrored, then the changes since. It can be cut off anywhere and goes on from the token.
 //
 // A token fails with INVALID_ARGUMENT, reason CHANGE_TOKEN_INVALID, if it is none or
 // damaged, and reason CHANGE_TOKEN_MISMATCH if it is of another project or database, or of
@@ -108,18 +108,18 @@ type ChangeService_WatchChangesClient = grpc.ServerStreamingClient[WatchChangesR
 //
 // ChangeService tells what changes in the mirror.
 //
-// Every response has a token, which is the place in the feed behind it. Who stores the
-// token after handling the response and starts from it again sees every change at least
-// once, whatever is cut off or restarted in between. Changes of one room come in order;
-// those of different rooms do not. A token is opaque. It belongs to one project in one
+// Every response has a token, which is the place in the feed behind it. A client that
+// stores the token after handling the response, and starts from it again, sees every change
+// at least once, whatever is cut off or restarted in between. Changes of one room come in
+// order; those of different rooms do not. A token is opaque. It belongs to one project in one
 // database, and can be used with other filters, which hold from there on; that of a place
 // in a snapshot cannot.
 //
 // A change names a resource. With include it brings the copy along too, if the credential
 // may read as well as watch.
 //
-// Who holds copies, such as a search index, starts with a snapshot: all that is mirrored,
-// then the changes since. It can be cut off anywhere and goes on from the token.
+// A client that holds copies, such as a search index, starts with a snapshot: all that is
+// mirrored, then the changes since. It can be cut off anywhere and goes on from the token.
 //
 // A token fails with INVALID_ARGUMENT, reason CHANGE_TOKEN_INVALID, if it is none or
 // damaged, and reason CHANGE_TOKEN_MISMATCH if it is of another project or database, or of

@@ -12,7 +12,7 @@ import (
 
 // Audit are the commands about the audit.
 type Audit struct {
-	List auditList `cmd:"" help:"List who called what changes something for operators, and whose calls were refused, newest first."`
+	List auditList `cmd:"" help:"List the calls that change something for operators, and those that were refused, with their callers, newest first."`
 }
 
 type auditList struct {

@@ -158,7 +158,7 @@ type Retention struct {
 	RetentionSessions      time.Duration `name:"retention-sessions" env:"MIRROR_RETENTION_SESSIONS" perproject:"" default:"0s" help:"How long the sessions of users are kept since they ended; at least 48h. 0 keeps them for ever."`
 	RetentionNotifications time.Duration `name:"retention-notifications" env:"MIRROR_RETENTION_NOTIFICATIONS" perproject:"" default:"0s" help:"How long notifications are kept since they were created; at least 48h. 0 keeps them for ever."`
 	RetentionTombstones    time.Duration `name:"retention-tombstones" env:"MIRROR_RETENTION_TOMBSTONES" perproject:"" default:"0s" help:"How long the content of deleted rooms, and deleted threads and groups are kept since they were found to be deleted; at least 48h. What tells late events that they are deleted stays. 0 keeps them for ever."`
-	RetentionAudit         time.Duration `name:"retention-audit" env:"MIRROR_RETENTION_AUDIT" perproject:"" default:"8760h" help:"How long the audit keeps who called what changes something for operators, and whose calls were refused; at least 48h. 0 keeps it for ever."`
+	RetentionAudit         time.Duration `name:"retention-audit" env:"MIRROR_RETENTION_AUDIT" perproject:"" default:"8760h" help:"How long the audit keeps the calls that change something for operators, and those that were refused; at least 48h. 0 keeps them for ever."`
 	RetentionChanges       time.Duration `name:"retention-changes" env:"MIRROR_RETENTION_CHANGES" default:"720h" help:"How long the entries of the change feed are kept. A follower that was away for longer gets CHANGE_TOKEN_EXPIRED and reads everything again. At least 48h; 0 keeps them for ever. The same for all projects, which share their numbers."`
 }
 

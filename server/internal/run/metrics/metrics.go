@@ -204,8 +204,8 @@ func (m *Metrics) defineRead() {
 			}
 		}))
 	m.read(gauge, "mirror_oldest_due_seconds",
-		"Since when the task of this process is due that waits longest or is being done, without those of sweeps; "+
-			"0 if there is none.",
+		"For how long the task of this process has been due that waits longest or is being done, without those of "+
+			"sweeps; 0 if there is none.",
 		[]string{"project"}, each(func(p Source, emit func(float64, ...string)) {
 			if due := p.Queue().OldestDue; due.IsZero() {
 				emit(0)
