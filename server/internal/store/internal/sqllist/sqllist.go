@@ -379,13 +379,21 @@ type moment time.Time
 
 func at(t *time.Time) *moment { return (*moment)(t) }
 
-// Scan accepts the drivers' representations of a time.
+// Scan accepts the drivers' representations of a time. Text is that of Vitess, which sends a
+// time so while it does not know the type of its column, as for a while after the table was
+// made.
 func (m *moment) Scan(src any) error {
 	switch src := src.(type) {
 	case nil:
 		*m = moment{}
 	case time.Time:
 		*m = moment(src.UTC())
+	case []byte:
+		t, err := time.Parse(time.DateTime, string(src)) // also with a fraction
+		if err != nil {
+			return errors.New("a time is stored as text that is no time")
+		}
+		*m = moment(t)
 	default:
 		return fmt.Errorf("a time is stored as %T", src)
 	}
