@@ -580,8 +580,8 @@ type Erasure interface {
 // Audit keeps who has changed something for operators, and who was refused.
 type Audit interface {
 	// RecordAudit writes entries, which differ in their project and id: all or none. If there is
-	// one with that id in the project, its code and reason are replaced, its end moves to the
-	// later one, and refused calls are added.
+	// one with that id in the project, its end moves to the later one, an entry with an end
+	// replaces its code and reason, and refused calls are added.
 	RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error
 }
 

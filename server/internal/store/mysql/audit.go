@@ -18,8 +18,8 @@ func recordAuditSQL(n int) string {
 values ` + places(n, 17) + `
 on duplicate key update
     end_time = coalesce(greatest(end_time, values(end_time)), end_time, values(end_time)),
-    code = values(code),
-    reason = values(reason),
+    code = if(values(end_time) is null, code, values(code)),
+    reason = if(values(end_time) is null, reason, values(reason)),
     calls = if(denied, calls + values(calls), calls)`
 }
 

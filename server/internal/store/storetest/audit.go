@@ -46,6 +46,8 @@ func auditCall(e *env) {
 	ended.EndTime, ended.Code, ended.Reason = e.now.Add(time.Minute), "NOT_FOUND", "TASK_NOT_FOUND"
 	e.record(ended, ended) // it is counted once, however often it is written
 	e.want("audit of a call that has ended", e.audit(store.AuditFilter{Project: project}), []mirror.AuditEntry{ended})
+	e.record(call) // its first try was taken for lost, and comes after the end
+	e.want("audit of a call that has begun late", e.audit(store.AuditFilter{Project: project}), []mirror.AuditEntry{ended})
 
 	// Whether its beginning was recorded may be unknown.
 	lost := call

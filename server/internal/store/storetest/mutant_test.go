@@ -758,6 +758,11 @@ func mutants() []mutant {
 			func(b base) store.Store { return &recordsNoEnd{b} },
 		},
 		{
+			"takes the beginning of a call for its end",
+			[]string{"call is recorded, and its end"},
+			func(b base) store.Store { return &beginsLate{b} },
+		},
+		{
 			"shows a project what is of none",
 			[]string{"audit of another project does not show"},
 			func(b base) store.Store { return &mixesAudits{b} },
@@ -954,6 +959,20 @@ func (m *mixesAudits) RecordAudit(ctx context.Context, entries ...mirror.AuditEn
 		}
 	}
 	return m.Store.RecordAudit(ctx, entries...)
+}
+
+type beginsLate struct{ base }
+
+func (m *beginsLate) RecordAudit(ctx context.Context, entries ...mirror.AuditEntry) error {
+	err := m.Store.RecordAudit(ctx, entries...)
+	for _, e := range entries {
+		if e.EndTime.IsZero() {
+			_, replaced := m.d.sql.Exec(ctx, "update mirror_audit set code = ?, reason = ? where entry_id = ?", []byte(e.Code),
+				[]byte(e.Reason), []byte(e.ID))
+			err = errors.Join(err, replaced)
+		}
+	}
+	return err
 }
 
 type heedsNoDenial struct{ base }

@@ -42,8 +42,8 @@ from (
 order by u.bucket, u.project_id, u.entry_id
 on conflict (bucket, project_id, entry_id) do update set
     end_time = greatest(a.end_time, excluded.end_time),
-    code = excluded.code,
-    reason = excluded.reason,
+    code = case when excluded.end_time is null then a.code else excluded.code end,
+    reason = case when excluded.end_time is null then a.reason else excluded.reason end,
     calls = case when a.denied then a.calls + excluded.calls else a.calls end
 `
 
