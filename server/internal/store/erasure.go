@@ -350,10 +350,11 @@ type Judgement struct {
 	// Own means that the row is the user's.
 	Own bool
 	// Remain are the columns that hold the id afterwards. Exact means that it is the whole
-	// value of one, or of a string in it, and Lives that the row is a copy of what Liveblocks
-	// has. RoomGone means that it is of a room that was deleted.
-	Remain                 []string
-	Exact, Lives, RoomGone bool
+	// value of one, or of a string in it, Known that it is known to be the id of a user there,
+	// and Lives that the row is a copy of what Liveblocks has. RoomGone means that it is of a
+	// room that was deleted, and Unreadable that it may hold anything.
+	Remain                                    []string
+	Exact, Known, Lives, RoomGone, Unreadable bool
 }
 
 // HashOf returns what is in the column Hash of a rewritten row: the digests of rows are emptied.
@@ -402,9 +403,12 @@ func (t *PersonalTable) Judge(row PersonalRow, life Life, subject Subject) Judge
 	for i, c := range t.Columns {
 		if named.Occurs(values[i], user) || row.Unreadable && c.Form == PersonalContent {
 			j.Remain = append(j.Remain, c.Name)
-			j.Exact = j.Exact || string(values[i]) == user || c.Form != PersonalText && named.Value(values[i], user)
+			whole := string(values[i]) == user
+			j.Exact = j.Exact || whole || c.Form != PersonalText && named.Value(values[i], user)
+			j.Known = j.Known || whole && c.Form == PersonalID || c.Form != PersonalText && named.Replace(values[i], user) != nil
 		}
 	}
+	j.Unreadable = row.Unreadable
 	return j
 }
 

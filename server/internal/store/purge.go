@@ -38,6 +38,13 @@ func (t TableRows) All() (all int64) {
 	return all
 }
 
+// Add adds others.
+func (t TableRows) Add(others TableRows) {
+	for table, n := range others {
+		t[table] += n
+	}
+}
+
 // ProjectTables are the tables with a bucket whose rows belong to one project each, in
 // the order in which their rows are locked. So do those of mirror_change, which stay: see
 // [Purge.PurgeProject].
@@ -50,16 +57,20 @@ var ProjectRows = []string{"mirror_unannounced", "mirror_project"}
 
 // RoomPurger is the part of [Purge] that purges one room.
 type RoomPurger interface {
-	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error)
+	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (TableRows, error)
 }
 
 // PurgeWhole removes all that is left of a room, at most limit rows at once, and returns how
-// many rows that were.
-func PurgeWhole(ctx context.Context, s RoomPurger, room mirror.Resource, before time.Time, limit int) (int64, error) {
-	for rows := int64(0); ; {
-		n, err := s.PurgeRoom(ctx, room, before, limit)
-		if rows += int64(n); err != nil || n == 0 {
-			return rows, err
+// many rows of which tables that were, also with an error.
+func PurgeWhole(ctx context.Context, s RoomPurger, room mirror.Resource, before time.Time, limit int) (
+	TableRows, error,
+) {
+	all := make(TableRows)
+	for {
+		rows, err := s.PurgeRoom(ctx, room, before, limit)
+		all.Add(rows)
+		if err != nil || len(rows) == 0 {
+			return all, err
 		}
 	}
 }

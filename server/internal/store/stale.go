@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -55,6 +56,22 @@ func StaleByReplay(e mirror.Event, i mirror.Invalidation, now time.Time) Stale {
 	w := StaleByEvent(e, i)
 	w.Now, w.Event, w.Background = now, false, true
 	return w
+}
+
+// StoredEvent is the key of an event in the ledger.
+type StoredEvent struct {
+	Bucket  int16
+	Project mirror.ProjectID
+	ID      string
+}
+
+// StillRecorded returns those of the recorded deliveries whose events are still stored with the
+// body that they have. What was erased meanwhile must not come back, nor what is gone.
+func StillRecorded(batch []mirror.Delivery, bodies map[StoredEvent][]byte) []mirror.Delivery {
+	return slices.DeleteFunc(slices.Clone(batch), func(d mirror.Delivery) bool {
+		body, stored := bodies[StoredEvent{d.Event.Bucket(), d.Event.Project, d.Event.ID}]
+		return !stored || !bytes.Equal(body, d.Event.Payload)
+	})
 }
 
 // MergeStale returns the list in key order, merged to one element for each

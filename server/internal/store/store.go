@@ -159,16 +159,19 @@ type Ledger interface {
 	// TakeUp works events that were recorded with OutcomeForeignProject like new
 	// ones: it stores their outcomes, marks what they make stale, and lets those
 	// with a Fold invalidation wait at their resource, in one transaction. Events
-	// with another outcome change nothing. It returns what became stale. On a sharded
-	// server, each bucket has a transaction of its own; after an error some may have been
-	// committed, what they made stale is returned with it, and the whole can be repeated.
+	// with another outcome change nothing, nor do those that are not stored with the body
+	// they have here: who has erased it meanwhile must not find it again. It returns what
+	// became stale. On a sharded server, each bucket has a transaction of its own; after an
+	// error some may have been committed, what they made stale is returned with it, and the
+	// whole can be repeated.
 	TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error)
 
 	// Replay marks what recorded events make stale once more, in the background, and
 	// lets those with a Fold invalidation wait at their resource again, in one
-	// transaction. It changes nothing of the events, and does not look whether they are
-	// recorded. What it returns, and a sharded server, are as with TakeUp.
-	Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending, error)
+	// transaction. It changes nothing of the events, and returns what became stale and how
+	// many events it replayed: like TakeUp, it leaves out those that are not stored with the
+	// body they have here. A sharded server is as there.
+	Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) (pending []mirror.Pending, replayed int, err error)
 }
 
 // Projects stores what is known of the Liveblocks project behind a project.
@@ -515,14 +518,14 @@ type Purge interface {
 	Remains(ctx context.Context, room mirror.Resource) (TableRows, error)
 
 	// PurgeRoom removes at most limit rows of what is left of a room that was deleted
-	// before a time, and returns how many: the rows of RoomTables, the bodies and users of
-	// its events and, last, its JSON. It changes nothing of a room that is alive, was deleted
-	// later, or is not mirrored, nor while something is to be fetched of the room itself: it may
-	// be there after all. What stays is the tombstone, the states and the events
+	// before a time, and returns how many, by table: the rows of RoomTables, the bodies and users
+	// of its events and, last, its JSON. It changes nothing, and returns ErrNotFound, of a room
+	// that is alive, was deleted later, or is not mirrored, and while something is to be fetched of
+	// the room itself: it may be there after all. What stays is the tombstone, the states and the events
 	// without bodies and users, so that a late or repeated delivery means what it would have
 	// meant. Leases on what is folded in the room end, so that nobody writes what was read
 	// before. Events of another Liveblocks project keep theirs; see TakeUp.
-	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error)
+	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (TableRows, error)
 
 	// ProjectIDs lists the projects of which something is stored, ordered by the bytes of
 	// the id.

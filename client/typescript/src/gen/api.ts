@@ -379,7 +379,7 @@ export interface paths {
         put?: never;
         /**
          * EraseUser erases what only the mirror has of a user: sessions and notifications, events, and what is left of comments, reactions and memberships in what Liveblocks has deleted. In what belongs to others, an empty value takes the place of the id where the member that has it says that it is one of a user. Without confirm it only counts, in the same way.
-         * @description What Liveblocks still has stays, because it would come back with the next fetch. It is listed as remaining, to be deleted there, and so is what holds the id in words of others. Repeat the call until nothing is left: it may be repeated at any time, also after a failure, and events that are still on their way may name the user. It does not call Liveblocks, but what remains is fetched again in the background.
+         * @description What Liveblocks still has stays, because it would come back with the next fetch. It is listed as remaining, to be deleted there, and so is what holds the id in words of others. Repeat the call until nothing is left: it may be repeated at any time, also after a failure, and events that are still on their way may name the user. It does not call Liveblocks, but of what remains, up to 10,000 resources that have the id as one of a user are fetched again in the background.
          *
          *     It streams its progress. The last message has done set; a stream without it ended early.
          */
@@ -1228,7 +1228,7 @@ export interface components {
          *
          *     - unspecified: Never sent.
          *     - upserted: It was mirrored for the first time, or its copy was replaced.
-         *     - deleted: It was deleted in Liveblocks. The deletion of a room is that of all documents, threads and active users in it, and the end of its sessions.
+         *     - deleted: It was deleted in Liveblocks; a notification: EraseUser left nothing of it. The deletion of a room is that of all documents, threads and active users in it, and the end of its sessions.
          * @enum {string}
          */
         ChangeKind: "unspecified" | "upserted" | "deleted";
@@ -1498,6 +1498,11 @@ export interface components {
             done: boolean;
             /** @description Resources that hold the id still, as far as they were found since the message before. Events, sessions and entries of the audit that do are only counted. */
             remaining: components["schemas"]["RemainingResource"][];
+            /**
+             * Format: int64
+             * @description How many of the resources that remain are fetched again, or would be with confirm: those that Liveblocks has, and that hold the id where it is known to be one of a user. A call requests at most 10,000.
+             */
+            requestedResources: string;
             /** @description The rows that concern the user, in the parts that were searched, by table. Tables without any are left out. */
             tables: components["schemas"]["ErasedTable"][];
         };

@@ -2618,9 +2618,13 @@ type EraseUserResponse struct {
 	// Events, sessions and entries of the audit that do are only counted.
 	Remaining []*RemainingResource `protobuf:"bytes,4,rep,name=remaining,proto3" json:"remaining,omitempty"`
 	// Set in the last message of the stream.
-	Done          bool `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Done bool `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	// How many of the resources that remain are fetched again, or would be with confirm: those
+	// that Liveblocks has, and that hold the id where it is known to be one of a user. A call
+	// requests at most 10,000.
+	RequestedResources int64 `protobuf:"varint,6,opt,name=requested_resources,json=requestedResources,proto3" json:"requested_resources,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *EraseUserResponse) Reset() {
@@ -2686,6 +2690,13 @@ func (x *EraseUserResponse) GetDone() bool {
 		return x.Done
 	}
 	return false
+}
+
+func (x *EraseUserResponse) GetRequestedResources() int64 {
+	if x != nil {
+		return x.RequestedResources
+	}
+	return 0
 }
 
 // ErasedTable counts rows of a table of the database.
@@ -3748,13 +3759,14 @@ const file_liveblocks_mirror_v1_admin_service_proto_rawDesc = "" +
 	"\aconfirm\x18\x03 \x01(\bR\aconfirm\x12\x1e\n" +
 	"\n" +
 	"everywhere\x18\x04 \x01(\bR\n" +
-	"everywhere\"\xef\x01\n" +
+	"everywhere\"\xa0\x02\n" +
 	"\x11EraseUserResponse\x12!\n" +
 	"\fbuckets_done\x18\x01 \x01(\x05R\vbucketsDone\x12!\n" +
 	"\fbucket_count\x18\x02 \x01(\x05R\vbucketCount\x129\n" +
 	"\x06tables\x18\x03 \x03(\v2!.liveblocks.mirror.v1.ErasedTableR\x06tables\x12E\n" +
 	"\tremaining\x18\x04 \x03(\v2'.liveblocks.mirror.v1.RemainingResourceR\tremaining\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done\"\xad\x01\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\x12/\n" +
+	"\x13requested_resources\x18\x06 \x01(\x03R\x12requestedResources\"\xad\x01\n" +
 	"\vErasedTable\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12!\n" +
 	"\fremoved_rows\x18\x02 \x01(\x03R\vremovedRows\x12%\n" +

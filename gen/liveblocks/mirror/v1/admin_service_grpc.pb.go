@@ -114,7 +114,8 @@ type AdminServiceClient interface {
 	// listed as remaining, to be deleted there, and so is what holds the id in words of others.
 	// Repeat the call until nothing is left: it may be repeated at any time, also after a
 	// failure, and events that are still on their way may name the user. It does not call
-	// Liveblocks, but what remains is fetched again in the background.
+	// Liveblocks, but of what remains, up to 10,000 resources that have the id as one of a user
+	// are fetched again in the background.
 	//
 	// It streams its progress. The last message has done set; a stream without it ended
 	// early.
@@ -459,7 +460,8 @@ type AdminServiceServer interface {
 	// listed as remaining, to be deleted there, and so is what holds the id in words of others.
 	// Repeat the call until nothing is left: it may be repeated at any time, also after a
 	// failure, and events that are still on their way may name the user. It does not call
-	// Liveblocks, but what remains is fetched again in the background.
+	// Liveblocks, but of what remains, up to 10,000 resources that have the id as one of a user
+	// are fetched again in the background.
 	//
 	// It streams its progress. The last message has done set; a stream without it ended
 	// early.

@@ -30,8 +30,9 @@ const (
 	ChangeKind_CHANGE_KIND_UNSPECIFIED ChangeKind = 0
 	// It was mirrored for the first time, or its copy was replaced.
 	ChangeKind_CHANGE_KIND_UPSERTED ChangeKind = 1
-	// It was deleted in Liveblocks. The deletion of a room is that of all documents, threads
-	// and active users in it, and the end of its sessions.
+	// It was deleted in Liveblocks; a notification: EraseUser left nothing of it. The deletion of
+	// a room is that of all documents, threads and active users in it, and the end of its
+	// sessions.
 	ChangeKind_CHANGE_KIND_DELETED ChangeKind = 2
 )
 

@@ -58,6 +58,8 @@ type events struct {
 	pin func(ctx context.Context) error
 	// foreign are the projects of events that were set aside.
 	foreign []string
+	// erasing is the id of an event that is erased when a replay has read it.
+	erasing string
 }
 
 func (e *events) Accept(ctx context.Context, batch []mirror.Delivery) ([]store.Accepted, error) {
@@ -177,16 +179,22 @@ func (e *events) erase(id, payload string) {
 	e.stored[id] = d
 }
 
-func (e *events) Replay(_ context.Context, batch []mirror.Delivery, _ time.Time) (pending []mirror.Pending, _ error) {
+func (e *events) Replay(_ context.Context, batch []mirror.Delivery, _ time.Time) (pending []mirror.Pending, n int,
+	_ error,
+) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.replays = append(e.replays, len(batch))
 	for _, d := range batch {
+		if e.erasing == d.Event.ID { // between the read and this
+			continue
+		}
+		n++
 		for _, h := range d.Invalidations {
 			pending = append(pending, mirror.Pending{Resource: h.Resource, Generation: 2})
 		}
 	}
-	return pending, nil
+	return pending, n, nil
 }
 
 func (e *events) EventOf(ctx context.Context, p mirror.ProjectID, _ mirror.RoomID, id string) (mirror.Event, error) {

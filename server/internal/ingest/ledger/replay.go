@@ -36,7 +36,7 @@ type Replay struct {
 // Replayed is how far a replay is.
 type Replayed struct {
 	// Read counts the events that were read, Replayed those that make something stale, and
-	// Skipped those that were set aside or have lost their body.
+	// Skipped those that were set aside or have lost their body, also since they were read.
 	Read, Replayed, Skipped int64
 	// LastTime and LastID are the receive time and the id of the last event that was read,
 	// and Left means that others may follow.
@@ -168,15 +168,18 @@ func (l *Ledger) replay(ctx context.Context, events []mirror.Event, dryRun bool,
 			batch = append(batch, d)
 		}
 	}
+	replayed := len(batch)
 	if !dryRun && len(batch) > 0 {
-		pending, err := l.cfg.Store.Replay(ctx, batch, l.cfg.Now())
+		pending, n, err := l.cfg.Store.Replay(ctx, batch, l.cfg.Now())
 		if len(pending) > 0 {
 			l.cfg.Replayed(pending)
 		}
 		if err != nil {
 			return err
 		}
+		replayed = n
 	}
-	done.Replayed += int64(len(batch))
+	done.Replayed += int64(replayed)
+	done.Skipped += int64(len(batch) - replayed)
 	return nil
 }

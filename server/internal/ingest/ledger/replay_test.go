@@ -99,6 +99,10 @@ func TestReplay(t *testing.T) {
 		if got, _ := b.replay(l, byID); got != (Replayed{Read: 3, Replayed: 2, Skipped: 1}) {
 			b.Fatalf("Replay by id = %+v", got)
 		}
+		b.events.erasing = "msg_1"
+		if got, _ := b.replay(l, byID); got != (Replayed{Read: 3, Replayed: 1, Skipped: 2}) {
+			b.Fatalf("Replay of an event that is erased meanwhile = %+v", got)
+		}
 		before := len(b.events.replays)
 		for _, bad := range []Replay{
 			{IDs: []string{"msg_1", "msg_unknown"}},

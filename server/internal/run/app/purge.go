@@ -110,7 +110,11 @@ func purgeRoom(ctx context.Context, s store.Purge, room mirror.Resource, before 
 		left, err := s.Remains(ctx, room)
 		return left.All(), err
 	}
-	return store.PurgeWhole(ctx, s, room, before, purgeRows)
+	rows, err := store.PurgeWhole(ctx, s, room, before, purgeRows)
+	if errors.Is(err, store.ErrNotFound) { // it is back since it was listed, or may be
+		err = nil
+	}
+	return rows.All(), err
 }
 
 // ListedProject is a project that is configured, or of which something is stored.

@@ -44,12 +44,12 @@ func (b *breaking) Remains(_ context.Context, room mirror.Resource) (store.Table
 	return store.TableRows{"mirror_thread": int64(b.rows[room.Room])}, nil
 }
 
-func (b *breaking) PurgeRoom(_ context.Context, room mirror.Resource, _ time.Time, _ int) (int, error) {
+func (b *breaking) PurgeRoom(_ context.Context, room mirror.Resource, _ time.Time, _ int) (store.TableRows, error) {
 	if err := b.step(); err != nil || b.rows[room.Room] == 0 {
-		return 0, err
+		return nil, err
 	}
 	b.rows[room.Room]--
-	return 1, nil
+	return store.TableRows{"mirror_thread": 1}, nil
 }
 
 // A purge of rooms that breaks off tells what it has done, and that this is not all.

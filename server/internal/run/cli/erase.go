@@ -59,6 +59,13 @@ func (c *eraseUser) Run(ctx context.Context, std Streams) error {
 	// What was done before a failure is told too.
 	return errors.Join(err, c.Print(std.Out, total, func(w io.Writer) {
 		eraseTables(w, total.GetTables(), c.Yes)
+		if n := total.GetRequestedResources(); n > 0 {
+			will := "would be"
+			if c.Yes {
+				will = "are"
+			}
+			_, _ = fmt.Fprintf(w, "%d resources that Liveblocks has %s fetched again\n", n, will)
+		}
 		if len(total.GetRemaining()) == 0 {
 			return
 		}

@@ -40,6 +40,7 @@ func (a *adminService) EraseUser(req *mirrorv1.EraseUserRequest,
 	err = a.Eraser.User(stream.Context(), user, func(r erase.Report) error {
 		resp := &mirrorv1.EraseUserResponse{
 			BucketsDone: int32(r.Buckets), BucketCount: mirror.Buckets, //nolint:gosec // a small number
+			RequestedResources: r.Requested,
 		}
 		for _, t := range r.Tables {
 			resp.Tables = append(resp.Tables, &mirrorv1.ErasedTable{
@@ -56,7 +57,7 @@ func (a *adminService) EraseUser(req *mirrorv1.EraseUserRequest,
 		for len(list) > remainingPerMessage && sent == nil {
 			sent = stream.Send(&mirrorv1.EraseUserResponse{
 				BucketsDone: resp.GetBucketsDone() - 1, BucketCount: mirror.Buckets, Tables: resp.GetTables(),
-				Remaining: list[:remainingPerMessage],
+				RequestedResources: r.Requested, Remaining: list[:remainingPerMessage],
 			})
 			list = list[remainingPerMessage:]
 		}
@@ -84,6 +85,8 @@ func remedyOf(left erase.Remaining) string {
 		return "nothing here: it is in the inbox of somebody else; end what it is about"
 	case left.Resource.Kind == mirror.KindActiveUsers:
 		return "nothing here: it ends when the user leaves the room"
+	case left.Unreadable:
+		return "VerifyMirror with repair: the copy is damaged, and only then can be searched"
 	case !left.Exact && left.Resource.Kind != mirror.KindRoom:
 		return "look whether the text means the user"
 	case left.Resource.Kind == mirror.KindRoom && slices.Contains(left.Columns, "mirror_room.room_id"):

@@ -61,10 +61,14 @@ func TestEraseUser(t *testing.T) {
 		"nothing here: it is in the inbox of somebody else; end what it is about",
 		"EraseRoom of the room, which is deleted",
 		"EraseUser with everywhere, if what others wrote means the user; what is left of earlier rooms goes by itself",
+		"VerifyMirror with repair: the copy is damaged, and only then can be searched",
 	} {
 		if got := got[1].GetRemaining()[i].GetRemedy(); got != remedy {
 			t.Errorf("remedy = %q; want %q", got, remedy)
 		}
+	}
+	if n := got[1].GetRequestedResources(); n != 5 {
+		t.Errorf("requested resources = %d; want 5", n)
 	}
 	if left := got[1].GetRemaining()[0]; !left.GetExact() || !left.GetLiving() || left.GetRoomId() != "a/b" ||
 		len(left.GetColumns()) != 1 || left.GetKind() != mirrorv1.ResourceKind_RESOURCE_KIND_ROOM {

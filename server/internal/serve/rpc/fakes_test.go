@@ -229,7 +229,7 @@ func (p *fakePinner) User(_ context.Context, u erase.User, report func(erase.Rep
 		return err
 	}
 	named, room := []string{"mirror_room.room_id"}, of(mirror.KindRoom, "a/b", "")
-	return report(erase.Report{Buckets: mirror.Buckets, Tables: tables, Remaining: []erase.Remaining{
+	return report(erase.Report{Buckets: mirror.Buckets, Tables: tables, Requested: 5, Remaining: []erase.Remaining{
 		{Resource: room, Columns: named, Lives: true, Exact: true},
 		{Resource: room, Lives: true},
 		{Resource: of(mirror.KindThread, "a/b", "th_1"), Lives: true, Exact: true},
@@ -240,6 +240,7 @@ func (p *fakePinner) User(_ context.Context, u erase.User, report func(erase.Rep
 		{Resource: of(mirror.KindNotification, "a/b", "in_1"), Lives: true, Exact: true},
 		{Resource: of(mirror.KindYdoc, "a/b", ""), RoomGone: true, Exact: true},
 		{Resource: of(mirror.KindThread, "a/b", "th_2")},
+		{Resource: of(mirror.KindStorage, "a/b", ""), Lives: true, Unreadable: true},
 	}})
 }
 

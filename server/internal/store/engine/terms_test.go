@@ -603,7 +603,8 @@ func TestRoomsThatAreEmptiedInPiecesComeBack(t *testing.T) {
 				return done.Deleted, err
 			},
 			"purge": func() (int, error) {
-				return b.s.PurgeRoom(t.Context(), mirror.Resource{Project: "default", Room: "r"}, later, 1)
+				rows, err := b.s.PurgeRoom(t.Context(), mirror.Resource{Project: "default", Room: "r"}, later, 1)
+				return int(rows.All()), err
 			},
 		} {
 			b.tombstone(t, "r")

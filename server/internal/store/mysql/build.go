@@ -309,6 +309,33 @@ func (q *queries) lockEvents(ctx context.Context, events []mirror.Event) error {
 	})
 }
 
+func lockBodiesSQL(n int) string {
+	return `select bucket, project_id, event_id, payload
+from mirror_event force index (primary)
+where (bucket, project_id, event_id) in (` + places(n, 3) + `)
+for update`
+}
+
+// unchanged locks recorded events, which must be in key order, and returns those that are
+// stored as they are here.
+func (q *queries) unchanged(ctx context.Context, batch []mirror.Delivery) ([]mirror.Delivery, error) {
+	bodies := make(map[store.StoredEvent][]byte, len(batch))
+	err := chunks(batch, maxKeys, func(batch []mirror.Delivery) error {
+		args := make([]any, 0, 3*len(batch))
+		for _, d := range batch {
+			args = append(args, d.Event.Bucket(), rawKey(d.Event.Project), rawKey(d.Event.ID))
+		}
+		return q.query(ctx, lockBodiesSQL(len(batch)), args, func(rows *sql.Rows) error {
+			var key store.StoredEvent
+			var body []byte
+			err := rows.Scan(&key.Bucket, &key.Project, &key.ID, &body)
+			bodies[key] = body
+			return err
+		})
+	})
+	return store.StillRecorded(batch, bodies), err
+}
+
 func progressSQL(n int) string {
 	return `select project_id, room_id, kind, resource_id, generation, applied_generation, due_time, fail_time, notice_time,
   last_error

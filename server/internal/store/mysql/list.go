@@ -42,6 +42,7 @@ var lists = sqllist.Dialect{
 	CommentChanged: "c.changed_time",
 	RoomDeleted:    "t." + roomDeleted,
 	ForceIndex:     true,
+	DeleteLimit:    true,
 	Routed:         true,
 	TimedOut:       func(err error) bool { return number(err) == 1969 || number(err) == 3024 },
 	Open:           "s.is_open = true",

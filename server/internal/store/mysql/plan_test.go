@@ -296,6 +296,7 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		explain("progress", progressSQL(n), keys(n, resource...))
 		explain("lock states", lockStatesSQL(n), keys(n, resource...))
 		explain("lock events", lockEventsSQL(n), keys(n, 7, []byte("default"), "#"))
+		explain("lock bodies", lockBodiesSQL(n), keys(n, 7, []byte("default"), "#"))
 		explain("roomsByID", roomsByIDSQL(n), slices.Concat([]any{false}, keys(n, 7), keys(n, 7, []byte("default"), "#")))
 		explain("changes", changesSQL(n), changesArgs(ranges(n)))
 		explain("sessionsOf", sessionsOfSQL(n), keys(n, 7, []byte("default"), "#", 1, 10))
@@ -395,6 +396,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			}
 			explain("rewrite of personal "+table.Name, text, slices.Concat(values, key))
 		}
+		if table.Kind == mirror.KindNotification {
+			explain("left of "+table.Name, sqllist.LeftSQL(table), key[:4])
+		}
 		if table.Terms != "" {
 			explain("delete terms of "+table.Name, sqllist.DeleteTermsSQL(table), key)
 		}
@@ -405,9 +409,11 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 	explain("lock room", sqllist.LockRoomSQL, room)
 	explain("waiting room", sqllist.WaitingRoomSQL, room)
 	explain("release folds", sqllist.ReleaseFoldsSQL, room)
+	explain("lock tombstone", sqllist.LockTombstoneSQL, append(slices.Clone(room), now))
 	comment := append(slices.Clone(room), []byte("t"), []byte("c"))
 	explain("count attachments", sqllist.CountAttachmentsSQL, comment)
-	explain("delete attachments", deleteAttachmentsSQL, append(slices.Clone(comment), 10))
+	explain("delete attachments", lists.DeleteSome(store.AttachmentTable, sqllist.AttachmentsOfComment),
+		append(slices.Clone(comment), 10))
 	for _, s := range items {
 		scope := []any{7, []byte("default")}
 		if s.kind.InRoom() {

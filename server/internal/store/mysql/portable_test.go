@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
@@ -78,10 +79,11 @@ func statements(t *testing.T) map[string]string {
 		"insertEventsSQL": insertEventsSQL(2), "recordAuditSQL": recordAuditSQL(2), "recordedSQL": recordedSQL(2),
 		"markStaleSQL": markStaleSQL(2),
 		"progressSQL":  progressSQL(2), "lockStatesSQL": lockStatesSQL(2), "lockEventsSQL": lockEventsSQL(2),
+		"lockBodiesSQL":   lockBodiesSQL(2),
 		"deleteFoldedSQL": deleteFoldedSQL(2), "deleteSessionsSQL": deleteSessionsSQL(2), "endSessionsSQL": endSessionsSQL(2),
 		"insertListedSQL": insertListedSQL(2), "insertedListedSQL": insertedListedSQL,
 		"insertChangesSQL": insertChangesSQL(2), "reviseSQL": reviseSQL(2), "changesSQL": changesSQL(2),
-		"lockTombstoneSQL": lockTombstoneSQL, "purgeRoomSQL": purgeRoomSQL, "eventsOfRoomSQL": eventsOfRoomSQL,
+		"purgeRoomSQL": purgeRoomSQL, "eventsOfRoomSQL": eventsOfRoomSQL,
 		"eventsOfRoomInSQL": eventsOfRoomInSQL,
 		"purgeTableSQL":     purgeTableSQL("mirror_thread"), "purgeEventsSQL": purgeEventsSQL(2),
 		"roomsByIDSQL": roomsByIDSQL(2), "sessionsOfSQL": sessionsOfSQL(2), "pingShardSQL": pingShardSQL,
@@ -100,6 +102,9 @@ func statements(t *testing.T) map[string]string {
 		if t.Rewritable() {
 			all["rewrite of personal "+t.Name] = sqllist.RewritePersonalSQL(t)
 		}
+		if t.Kind == mirror.KindNotification {
+			all["left of "+t.Name] = sqllist.LeftSQL(t)
+		}
 		if t.Terms != "" {
 			all["delete terms of "+t.Name] = sqllist.DeleteTermsSQL(t)
 		}
@@ -110,7 +115,8 @@ func statements(t *testing.T) map[string]string {
 	}
 	all["WaitingRoomSQL"] = sqllist.WaitingRoomSQL
 	all["LockRoomSQL"], all["CountAttachmentsSQL"] = sqllist.LockRoomSQL, sqllist.CountAttachmentsSQL
-	all["deleteAttachmentsSQL"], all["ReleaseFoldsSQL"] = deleteAttachmentsSQL, sqllist.ReleaseFoldsSQL
+	all["delete attachments"] = lists.DeleteSome(store.AttachmentTable, sqllist.AttachmentsOfComment)
+	all["ReleaseFoldsSQL"], all["LockTombstoneSQL"] = sqllist.ReleaseFoldsSQL, sqllist.LockTombstoneSQL
 	for _, s := range items {
 		for what, text := range map[string]string{
 			"copyOf": s.copyOf, "copies": s.copies, "distrust": s.distrust, "tombstone": s.tombstone, "note": s.note,

@@ -207,8 +207,11 @@ func (s *Store) takeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 	var pending []mirror.Pending
 	err := s.tx(ctx, fmt.Sprintf("take up %d events", len(batch)), func(q *queries) error {
 		pending = nil
+		batch, err := q.unchanged(ctx, batch)
+		if err != nil {
+			return err
+		}
 		var taken []mirror.Delivery
-		var answers []store.Accepted
 		for _, d := range batch {
 			e := d.Event
 			n, err := q.TakeUpEvent(ctx, dbq.TakeUpEventParams{
@@ -219,20 +222,20 @@ func (s *Store) takeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 				return err
 			}
 			if n > 0 {
-				taken, answers = append(taken, d), append(answers, store.Accepted{Fresh: true})
+				taken = append(taken, d)
 			}
 		}
-		marked, err := s.markRecorded(ctx, q, taken, answers, store.StaleByEvent)
-		pending = marked
+		pending, err = s.markRecorded(ctx, q, taken, store.StaleByEvent)
 		return err
 	})
 	return pending, err
 }
 
 // markRecorded marks what recorded events make stale, and lets those wait that are folded.
-func (s *Store) markRecorded(ctx context.Context, q *queries, batch []mirror.Delivery, answers []store.Accepted,
+func (s *Store) markRecorded(ctx context.Context, q *queries, batch []mirror.Delivery,
 	by func(mirror.Event, mirror.Invalidation) store.Stale,
 ) ([]mirror.Pending, error) {
+	answers := slices.Repeat([]store.Accepted{{Fresh: true}}, len(batch))
 	stale, err := staleBy(ctx, q, batch, answers, by)
 	if err != nil {
 		return nil, err
@@ -256,30 +259,33 @@ func (s *Store) markRecorded(ctx context.Context, q *queries, batch []mirror.Del
 }
 
 // Replay uses one transaction, on a sharded server one for each bucket.
-func (s *Store) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending, error) {
+func (s *Store) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) (
+	pending []mirror.Pending, replayed int, err error,
+) {
 	batch = slices.SortedFunc(slices.Values(batch), func(a, b mirror.Delivery) int {
 		return compareEvents(a.Event, b.Event)
 	})
 	parts, err := transactions(ctx, s, batch, func(d mirror.Delivery) int16 { return d.Event.Bucket() })
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	by := func(e mirror.Event, i mirror.Invalidation) store.Stale { return store.StaleByReplay(e, i, now) }
-	var pending []mirror.Pending
 	for _, part := range parts {
-		answers := make([]store.Accepted, len(part))
-		for i := range answers {
-			answers[i].Fresh = true
-		}
 		var marked []mirror.Pending
-		err := s.tx(ctx, fmt.Sprintf("replay %d events", len(part)), func(q *queries) (err error) {
-			marked, err = s.markRecorded(ctx, q, part, answers, by)
+		n := 0
+		err := s.tx(ctx, fmt.Sprintf("replay %d events", len(part)), func(q *queries) error {
+			part, err := q.unchanged(ctx, part)
+			if err != nil {
+				return err
+			}
+			n = len(part)
+			marked, err = s.markRecorded(ctx, q, part, by)
 			return err
 		})
 		if err != nil {
-			return pending, err
+			return pending, replayed, err
 		}
-		pending = append(pending, marked...)
+		pending, replayed = append(pending, marked...), replayed+n
 	}
-	return pending, nil
+	return pending, replayed, nil
 }

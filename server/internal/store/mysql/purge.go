@@ -3,7 +3,6 @@ package mysql
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"errors"
 	"time"
 
@@ -13,10 +12,6 @@ import (
 )
 
 const (
-	// lockTombstoneSQL keeps a deleted room from coming back until the transaction ends.
-	lockTombstoneSQL = `select delete_time from mirror_room
-where bucket = ? and project_id = ? and room_id = ? and delete_time < ?
-for update`
 	// emptyRoom takes the JSON of rooms away. Its first parameter is purgedSum.
 	emptyRoom = `update mirror_room
 set source_json = '` + store.Purged + `', content_sha256 = ?, data = '` + store.Purged + `', data_problem = '',
@@ -43,7 +38,7 @@ func purgedSum() []byte {
 }
 
 func purgeTableSQL(table string) string {
-	return "delete from " + table + "\nwhere bucket = ? and project_id = ? and room_id = ?\nlimit ?"
+	return lists.DeleteSome(table, "\nwhere bucket = ? and project_id = ? and room_id = ?")
 }
 
 const (
@@ -59,74 +54,56 @@ where (bucket, project_id, event_id) in (` + places(n, 3) + `)`
 }
 
 // PurgeRoom is one transaction.
-func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
-	purged := 0
+func (s *Store) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (
+	store.TableRows, error,
+) {
 	sharded, err := s.sharded(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	var purged store.TableRows
 	err = s.tx(ctx, "purge room", func(q *queries) error {
-		purged = 0
+		purged = make(store.TableRows)
+		if err := sqllist.LockTombstone(ctx, listTx{q}, lists, room, before); err != nil {
+			return err
+		}
 		key := []any{room.Bucket(), rawKey(room.Project), rawKey(room.Room)}
-		// States are locked before rooms.
-		var waits bool
-		err := q.db.QueryRowContext(ctx, sqllist.WaitingRoomSQL, key...).Scan(&waits)
-		switch {
-		case err != nil && !errors.Is(err, sql.ErrNoRows):
-			return err
-		case waits:
-			return store.ErrNotFound
-		}
-		if _, err := q.exec(ctx, sqllist.ReleaseFoldsSQL, key...); err != nil {
-			return err
-		}
-		var deleted time.Time
-		err = q.db.QueryRowContext(ctx, lockTombstoneSQL, append(key, nullTime(before))...).Scan(&deleted)
-		if errors.Is(err, sql.ErrNoRows) {
-			return store.ErrNotFound // leases go on
-		}
-		if err != nil {
-			return err
-		}
 		if _, err := q.exec(ctx, unmarkIndexedSQL(1), key...); err != nil {
 			return err
 		}
-		run := func(text string, args ...any) error {
-			result, err := q.db.ExecContext(ctx, text, args...)
-			if err != nil {
-				return err
+		left := limit
+		run := func(table, text string, args ...any) error {
+			n, err := q.exec(ctx, text, args...)
+			if n > 0 {
+				purged[table] += n
 			}
-			n, err := result.RowsAffected()
-			purged += int(n)
+			left -= int(n)
 			return err
 		}
 		for _, table := range store.RoomTables {
-			if purged == limit {
+			if left == 0 {
 				return nil
 			}
-			if err := run(purgeTableSQL(table), append(key, limit-purged)...); err != nil {
+			if err := run(table, purgeTableSQL(table), append(key, left)...); err != nil {
 				return err
 			}
 		}
-		if purged == limit {
+		if left == 0 {
 			return nil
 		}
-		events, err := q.eventsOfRoom(ctx, room, sharded, limit-purged)
+		events, err := q.eventsOfRoom(ctx, room, sharded, left)
 		if err != nil {
 			return err
 		}
 		if err := chunks(events, 3*maxKeys, func(keys []any) error {
-			return run(purgeEventsSQL(len(keys)/3), keys...)
-		}); err != nil || purged == limit {
+			return run("mirror_event", purgeEventsSQL(len(keys)/3), keys...)
+		}); err != nil || left == 0 {
 			return err
 		}
-		return run(purgeRoomSQL, append([]any{purgedSum()}, key...)...)
+		return run("mirror_room", purgeRoomSQL, append([]any{purgedSum()}, key...)...)
 	})
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return 0, nil
-	case err != nil:
-		return 0, err
+	if err != nil {
+		return nil, err
 	}
 	return purged, nil
 }

@@ -90,7 +90,7 @@ func (p vitessPlan) writes(text string) bool {
 // The gateway sends it to the shards of these buckets; that they are of one bucket where
 // there are several shards is up to the method that sends it. The suite of the contract
 // shows it on shards that refuse a transaction of several (tools/engine.sh vitess4).
-var writeOfSeveral = regexp.MustCompile(`^((delete|lock)AgedSQL of .*|lockEventsSQL|lockStatesSQL|purgeEventsSQL)$`)
+var writeOfSeveral = regexp.MustCompile(`^((delete|lock)AgedSQL of .*|lockBodiesSQL|lockEventsSQL|lockStatesSQL|purgeEventsSQL)$`)
 
 // scatters says whether a statement may change or lock rows of several shards, which no
 // reason excuses: one of them can fail when another has committed, and a database may

@@ -523,6 +523,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			plan("rewrite of personal "+table.Name, sqllist.Numbered(text),
 				append(make([]any, strings.Count(text, "?")-len(key)), key...)...)
 		}
+		if table.Kind == mirror.KindNotification {
+			plan("left of "+table.Name, sqllist.Numbered(sqllist.LeftSQL(table)), key[:4]...)
+		}
 		if table.Terms != "" {
 			plan("delete terms of "+table.Name, sqllist.Numbered(sqllist.DeleteTermsSQL(table)), key...)
 		}
@@ -530,12 +533,14 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 			plan("life of "+table.Name, sqllist.Numbered(sqllist.LifeHeadSQL(item)), key[:len(item.Scope())+1]...)
 		}
 	}
-	plan("waiting room", waitingRoomSQL, int16(8), "default", "r-8")
+	plan("waiting room", sqllist.Numbered(sqllist.WaitingRoomSQL), int16(8), "default", "r-8")
 	plan("lock room", sqllist.Numbered(sqllist.LockRoomSQL), int16(8), "default", "r-8")
-	plan("release folds", releaseFoldsSQL, int16(8), "default", "r-8")
+	plan("release folds", sqllist.Numbered(sqllist.ReleaseFoldsSQL), int16(8), "default", "r-8")
+	plan("lock tombstone", sqllist.Numbered(sqllist.LockTombstoneSQL), int16(8), "default", "r-8", time.Unix(0, 0))
 	comment := []any{int16(8), "default", "r-8", "r-8", "r-8"}
 	plan("count attachments", sqllist.Numbered(sqllist.CountAttachmentsSQL), comment...)
-	plan("delete attachments", deleteAttachmentsSQL, append(comment, 10)...)
+	plan("delete attachments", sqllist.Numbered(lists.DeleteSome(store.AttachmentTable, sqllist.AttachmentsOfComment)),
+		append(comment, 10)...)
 
 	// What reads send depends on the filter. The server plans the first uses of a text
 	// with the arguments, and then makes one plan for any.

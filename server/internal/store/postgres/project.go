@@ -163,9 +163,13 @@ func (s *Store) writeProject(ctx context.Context, what string, f func() error) e
 // TakeUp locks the events before the states, as Accept does.
 func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
 	var pending []mirror.Pending
-	all, _ := acceptParams(batch, store.StaleByEvent)
 	err := s.tx(ctx, fmt.Sprintf("take up %d events", len(batch)), func(q, _ *dbq.Queries) error {
 		pending = nil
+		batch, err := unchanged(ctx, q, batch)
+		if err != nil {
+			return err
+		}
+		all, _ := acceptParams(batch, store.StaleByEvent)
 		rows, err := q.TakeUpEvents(ctx, dbq.TakeUpEventsParams{
 			Bucket: all.Bucket, ProjectID: all.ProjectID, EventID: all.EventID, Outcome: all.Outcome,
 			SetAside: string(mirror.OutcomeForeignProject),
@@ -183,36 +187,61 @@ func (s *Store) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.P
 				fresh = append(fresh, d)
 			}
 		}
-		marked, err := q.MarkStale(ctx, recordedParams(fresh, store.StaleByEvent))
-		for _, r := range marked {
-			pending = append(pending, pendingOf(r))
-		}
+		pending, err = markRecorded(ctx, q, fresh, store.StaleByEvent)
 		return err
 	})
 	return pending, err
 }
 
-// Replay is one statement.
-func (s *Store) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending, error) {
+// Replay locks the events before the states, as Accept does.
+func (s *Store) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending, int, error) {
 	if len(batch) == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
-	arg := recordedParams(batch, func(e mirror.Event, i mirror.Invalidation) store.Stale {
-		return store.StaleByReplay(e, i, now)
-	})
 	var pending []mirror.Pending
-	err := retry(ctx, func() error {
-		rows, err := s.q.MarkStale(ctx, arg)
-		pending = make([]mirror.Pending, 0, len(rows))
-		for _, row := range rows {
-			pending = append(pending, pendingOf(row))
+	replayed := 0
+	err := s.tx(ctx, fmt.Sprintf("replay %d events", len(batch)), func(q, _ *dbq.Queries) error {
+		batch, err := unchanged(ctx, q, batch)
+		if pending, replayed = nil, len(batch); err != nil || replayed == 0 {
+			return err
 		}
+		pending, err = markRecorded(ctx, q, batch, func(e mirror.Event, i mirror.Invalidation) store.Stale {
+			return store.StaleByReplay(e, i, now)
+		})
 		return err
 	})
 	if err != nil {
-		return nil, classify(ctx, fmt.Errorf("replay %d events: %w", len(batch), err))
+		return nil, 0, err
 	}
-	return pending, nil
+	return pending, replayed, nil
+}
+
+// unchanged locks recorded events, and returns those that are stored as they are here.
+func unchanged(ctx context.Context, q *dbq.Queries, batch []mirror.Delivery) ([]mirror.Delivery, error) {
+	var arg dbq.LockBodiesParams
+	for _, d := range batch {
+		arg.Bucket = append(arg.Bucket, d.Event.Bucket())
+		arg.ProjectID = append(arg.ProjectID, string(d.Event.Project))
+		arg.EventID = append(arg.EventID, d.Event.ID)
+	}
+	rows, err := q.LockBodies(ctx, arg)
+	bodies := make(map[store.StoredEvent][]byte, len(rows))
+	for _, r := range rows {
+		bodies[store.StoredEvent{Bucket: r.Bucket, Project: mirror.ProjectID(r.ProjectID), ID: r.EventID}] = r.Payload
+	}
+	return store.StillRecorded(batch, bodies), err
+}
+
+// markRecorded marks what recorded events make stale, and lets those wait that are folded.
+func markRecorded(ctx context.Context, q *dbq.Queries, batch []mirror.Delivery,
+	by func(mirror.Event, mirror.Invalidation) store.Stale,
+) ([]mirror.Pending, error) {
+	rows, err := q.MarkStale(ctx, recordedParams(batch, by))
+	pending := make([]mirror.Pending, len(rows))
+	for i, row := range rows {
+		pending[i] = pendingOf(row)
+	}
+	return pending, err
 }
 
 // recordedParams returns the parameters of MarkStale for events that are recorded

@@ -319,10 +319,13 @@ func erasedSessions(e *env) {
 		r := notificationOf("room", id)
 		n := e.notification(r, "msg_"+id)
 		n.UserID = user
+		rows := []mirror.Notification{n}
 		if user == "bob" {
-			n.SubjectID = "ann"
+			rows[0].SubjectID = "ann"
+			n.EventID, n.UserID = "msg_too", "ann"
+			rows = append(rows, n)
 		}
-		e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: []mirror.Notification{n}, Inbox: mirror.Inbox{
+		e.applyNotification(r, mirror.NotificationFold{FetchTime: e.now, Rows: rows, Inbox: mirror.Inbox{
 			Source: []byte(`{"id":"` + id + `","activityData":{"by":"ann"}}`), ReadTime: e.now,
 		}})
 	}
@@ -330,20 +333,20 @@ func erasedSessions(e *env) {
 	bucket := roomOf("room").Bucket()
 	before := e.lastChange(bucket)
 	done := e.eraseAnn()
-	e.want("rows", done.Rows, store.TableRows{"mirror_user_session": 2, "mirror_notification": 1})
+	e.want("rows", done.Rows, store.TableRows{"mirror_user_session": 2, "mirror_notification": 2})
 	e.want("what remains", done.Remain, []string{
 		"mirror_notification.inbox", "mirror_notification.inbox_json", "mirror_notification.subject_id",
 		"mirror_user_session.info",
 		"mirror_user_session.info_json", "mirror_user_session.user_id",
 	})
 	e.want("entries of the feed", e.entries(bucket, before, e.lastChange(bucket)), done.Changes)
-	var told []mirror.Resource
+	told := make(map[mirror.Resource]mirror.ChangeKind)
 	for _, c := range done.Changes {
-		e.want("kind of change", c.Kind, mirror.ChangeUpserted)
-		told = append(told, c.Resource)
+		told[c.Resource] = c.Kind
 	}
-	e.want("what readers are told of", told, []mirror.Resource{
-		userSessionsOf("room"), notificationOf("room", "in_ann"),
+	e.want("what readers are told of", told, map[mirror.Resource]mirror.ChangeKind{
+		userSessionsOf("room"): mirror.ChangeUpserted, notificationOf("room", "in_ann"): mirror.ChangeDeleted,
+		notificationOf("room", "in_bob"): mirror.ChangeUpserted, // others have it too
 	})
 
 	left := e.sessions(store.SessionFilter{Room: "room"})

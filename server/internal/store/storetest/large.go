@@ -90,10 +90,10 @@ func manyThreadsInRoom(e *env, n int) {
 	for left > 0 {
 		purged, err := e.PurgeRoom(e.ctx(), roomOf("room"), e.now, pageOf(n))
 		e.must("PurgeRoom", err)
-		if purged < 1 {
-			e.Fatalf("PurgeRoom = %d; want some of the %d rows left", purged, left)
+		if purged.All() < 1 {
+			e.Fatalf("PurgeRoom = %v; want some of the %d rows left", purged, left)
 		}
-		left -= int64(purged)
+		left -= purged.All()
 	}
 	e.want("Remains", e.remains("room"), int64(0))
 }

@@ -228,6 +228,16 @@ func mutants() []mutant {
 			func(b base) store.Store { return &replaysUnfolded{b} },
 		},
 		{
+			"replays what was erased",
+			[]string{"what was erased is neither replayed nor taken up"},
+			func(b base) store.Store { return &replaysErased{b} },
+		},
+		{
+			"takes up what was erased",
+			[]string{"what was erased is neither replayed nor taken up"},
+			func(b base) store.Store { return &takesUpErased{replaysErased{b}} },
+		},
+		{
 			"takes an order to stop for a pause",
 			[]string{"project is stopped and goes on"},
 			func(b base) store.Store { return &pausesToStop{b} },
@@ -700,6 +710,11 @@ func mutants() []mutant {
 			func(b base) store.Store { return &erasesSilently{b} },
 		},
 		{
+			"tells of a notification that went as of a new one",
+			[]string{"erased sessions and notifications are gone, and readers are told"},
+			func(b base) store.Store { return &erasesUntold{b} },
+		},
+		{
 			"erases in a dry run",
 			[]string{
 				"erased events are still known, and those of others mean what they meant",
@@ -849,7 +864,9 @@ func TestCaseNamesAreUnique(t *testing.T) {
 
 type purgesAll struct{ base }
 
-func (m *purgesAll) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+func (m *purgesAll) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (
+	store.TableRows, error,
+) {
 	n, err := m.Store.PurgeRoom(ctx, room, before, limit)
 	_, gone := m.d.sql.Exec(ctx, "delete from mirror_document where room_id = ?", string(room.Room))
 	return n, errors.Join(err, gone)
@@ -857,13 +874,17 @@ func (m *purgesAll) PurgeRoom(ctx context.Context, room mirror.Resource, before 
 
 type purgesEarly struct{ base }
 
-func (m *purgesEarly) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+func (m *purgesEarly) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (
+	store.TableRows, error,
+) {
 	return m.Store.PurgeRoom(ctx, room, before.Add(time.Hour), limit)
 }
 
 type purgesEvents struct{ base }
 
-func (m *purgesEvents) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+func (m *purgesEvents) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (
+	store.TableRows, error,
+) {
 	n, err := m.Store.PurgeRoom(ctx, room, before, limit)
 	_, gone := m.d.sql.Exec(ctx, "delete from mirror_event where room_id = ? and payload = ?", string(room.Room),
 		[]byte(store.Purged))
@@ -872,9 +893,11 @@ func (m *purgesEvents) PurgeRoom(ctx context.Context, room mirror.Resource, befo
 
 type purgesWaiting struct{ base }
 
-func (m *purgesWaiting) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
+func (m *purgesWaiting) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (
+	store.TableRows, error,
+) {
 	if err := m.state(ctx, room, "due_time = null, generation = applied_generation"); err != nil {
-		return 0, err
+		return nil, err
 	}
 	return m.Store.PurgeRoom(ctx, room, before, limit)
 }
@@ -882,7 +905,7 @@ func (m *purgesWaiting) PurgeRoom(ctx context.Context, room mirror.Resource, bef
 type purgesUnfenced struct{ base }
 
 func (m *purgesUnfenced) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (
-	int, error,
+	store.TableRows, error,
 ) {
 	type lease struct {
 		id    string
@@ -1509,19 +1532,19 @@ func (m *discardsUnderLease) Discard(ctx context.Context, r mirror.Resource, now
 type replaysUrgently struct{ base }
 
 func (m *replaysUrgently) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending,
-	error,
+	int, error,
 ) {
-	pending, err := m.Store.Replay(ctx, batch, now)
+	pending, n, err := m.Store.Replay(ctx, batch, now)
 	for i := 0; err == nil && i < len(pending); i++ {
 		err = m.state(ctx, pending[i].Resource, "background = false")
 	}
-	return pending, err
+	return pending, n, err
 }
 
 type replaysAsOfThen struct{ base }
 
 func (m *replaysAsOfThen) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending,
-	error,
+	int, error,
 ) {
 	if len(batch) > 0 {
 		now = batch[0].Event.ReceiveTime
@@ -1532,9 +1555,46 @@ func (m *replaysAsOfThen) Replay(ctx context.Context, batch []mirror.Delivery, n
 type replaysUnfolded struct{ base }
 
 func (m *replaysUnfolded) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending,
-	error,
+	int, error,
 ) {
 	return m.Store.Replay(ctx, unfolded(batch), now)
+}
+
+type replaysErased struct{ base }
+
+// restore puts the bodies back that a batch has.
+func (m *replaysErased) restore(ctx context.Context, batch []mirror.Delivery) error {
+	for _, d := range batch {
+		if _, err := m.d.sql.Exec(ctx, "update mirror_event set payload = ? where event_id = ?", d.Event.Payload,
+			[]byte(d.Event.ID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *replaysErased) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending,
+	int, error,
+) {
+	if err := m.restore(ctx, batch); err != nil {
+		return nil, 0, err
+	}
+	return m.Store.Replay(ctx, batch, now)
+}
+
+type takesUpErased struct{ replaysErased }
+
+func (m *takesUpErased) Replay(ctx context.Context, batch []mirror.Delivery, now time.Time) ([]mirror.Pending,
+	int, error,
+) {
+	return m.Store.Replay(ctx, batch, now)
+}
+
+func (m *takesUpErased) TakeUp(ctx context.Context, batch []mirror.Delivery) ([]mirror.Pending, error) {
+	if err := m.restore(ctx, batch); err != nil {
+		return nil, err
+	}
+	return m.Store.TakeUp(ctx, batch)
 }
 
 type pausesToStop struct{ base }
@@ -2317,6 +2377,21 @@ func (m *erasesSilently) EraseRows(ctx context.Context, p mirror.ProjectID, t *s
 	for _, c := range out.Changes {
 		_, gone := m.d.sql.Exec(ctx, "delete from mirror_change where bucket = ? and n = ?", c.Bucket, c.Number)
 		err = errors.Join(err, gone)
+	}
+	return out, err
+}
+
+type erasesUntold struct{ base }
+
+func (m *erasesUntold) EraseRows(ctx context.Context, p mirror.ProjectID, t *store.PersonalTable, bucket int16,
+	keys [][]any, subject store.Subject, dryRun bool, now time.Time,
+) (store.Erased, error) {
+	out, err := eraser{p, t, bucket, keys, subject, dryRun, now}.with(ctx, m.Store)
+	for i, c := range out.Changes {
+		_, changed := m.d.sql.Exec(ctx, "update mirror_change set change_kind = ? where bucket = ? and n = ?",
+			int(mirror.ChangeUpserted), c.Bucket, c.Number)
+		err = errors.Join(err, changed)
+		out.Changes[i].Kind = mirror.ChangeUpserted
 	}
 	return out, err
 }

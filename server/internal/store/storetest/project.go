@@ -20,6 +20,7 @@ var projectCases = []testCase{
 	{"replayed events make stale what they made stale", replay},
 	{"replay does not delay what is urgent", replayInBackground},
 	{"replayed event waits at what it is folded into", replayFolds},
+	{"what was erased is neither replayed nor taken up", replayErased},
 	{"project is stopped and goes on", stopProject},
 	{"key and confirmations are kept", keyAndConfirmations},
 	{"unannounced changes add up for a day", unannounced},
@@ -196,10 +197,12 @@ func takeUpLikeNew(e *env) {
 	e.wantNoRoom("known")
 }
 
+// replay replays events that are recorded as they are here.
 func (e *env) replay(batch ...mirror.Delivery) []mirror.Pending {
 	e.Helper()
-	pending, err := e.Replay(e.ctx(), batch, e.now)
+	pending, n, err := e.Replay(e.ctx(), batch, e.now)
 	e.must("Replay", err)
+	e.want("replayed events", n, len(batch))
 	slices.SortFunc(pending, func(a, b mirror.Pending) int { return a.Resource.Compare(b.Resource) })
 	return pending
 }
@@ -229,7 +232,7 @@ func replay(e *env) {
 	e.want("event", got, d.Event)
 	e.want("nothing", e.replay(), []mirror.Pending{})
 	// A delete event counts once more, and proves nothing without a 404.
-	deleted := e.delivery(mirror.Invalidation{Resource: roomOf("room"), Deleted: true})
+	deleted := e.setAside(mirror.Invalidation{Resource: roomOf("room"), Deleted: true})
 	e.replay(deleted)
 	e.fetch(roomOf("room"))
 	e.room("room")
@@ -248,7 +251,7 @@ func (e *env) progressOf(r mirror.Resource) store.Progress {
 func replayInBackground(e *env) {
 	e.raise(storageOf("urgent"))
 	e.pass(time.Second)
-	e.replay(e.delivery(invalidatedAt(storageOf("urgent"))), e.delivery(invalidatedAt(storageOf("other"))))
+	e.replay(e.setAside(invalidatedAt(storageOf("urgent"))), e.setAside(invalidatedAt(storageOf("other"))))
 	e.want("due", e.dueList(10), dueList{
 		Resources: []mirror.Resource{storageOf("urgent")}, Background: []mirror.Resource{storageOf("other")},
 	})
@@ -257,7 +260,7 @@ func replayInBackground(e *env) {
 	e.fail(e.claim(storageOf("urgent")), f)
 	f.Final = true
 	e.fail(e.claim(storageOf("other")), f)
-	e.replay(e.delivery(invalidatedAt(storageOf("urgent"))), e.delivery(invalidatedAt(storageOf("other"))))
+	e.replay(e.setAside(invalidatedAt(storageOf("urgent"))), e.setAside(invalidatedAt(storageOf("other"))))
 	e.wantState(storageOf("other"), mirror.TaskPending)
 	if task := e.task(storageOf("urgent")); !task.DueTime.Equal(f.NotBefore) || task.Attempts != 1 {
 		e.Fatalf("task that backs off = %+v; want it due at %v", task, f.NotBefore)
@@ -280,6 +283,43 @@ func replayFolds(e *env) {
 	e.want("waiting events", eventIDs(events), []string{first.Event.ID, second.Event.ID})
 	e.want("time of a waiting event", events[0].ReceiveTime, first.Event.ReceiveTime)
 	e.wantState(sessions, mirror.TaskPending)
+}
+
+// Whoever replays has read the events before. An erasure can have come in between.
+func replayErased(e *env) {
+	sessions := userSessionsOf("room")
+	of := func(user, payload string) mirror.Delivery {
+		d := e.delivery(mirror.Invalidation{Resource: sessions, Fold: true})
+		d.Event.User, d.Event.Payload = user, []byte(payload)
+		return d
+	}
+	hers, his := of("ann", `{"data":{"userId":"ann","n":1}}`), of("bob", `{"data":{"userId":"bob","createdBy":"ann"}}`)
+	others, never := of("bob", `{"data":{"userId":"bob"}}`), of("bob", `{"data":{"userId":"bob"}}`)
+	e.accept(hers, his, others)
+	aside := of("ann", `{"data":{"userId":"ann","n":2}}`)
+	set := aside
+	set.Event.Outcome, set.Invalidations = mirror.OutcomeForeignProject, nil
+	e.accept(set)
+	_, err := e.ApplySessions(e.ctx(), e.claim(sessions),
+		mirror.SessionFold{Folded: []string{hers.Event.ID, his.Event.ID, others.Event.ID}}, e.now)
+	e.must("ApplySessions", err)
+	e.erase(project, "ann", false)
+	before := e.task(sessions)
+	pending, n, err := e.Replay(e.ctx(), []mirror.Delivery{hers, his, never}, e.now)
+	e.must("Replay", err)
+	e.want("what is stale by a replay of what was erased", pending, []mirror.Pending{})
+	e.want("replayed events", n, 0)
+	e.want("stale by what was set aside and then erased", e.takeUp(aside), []mirror.Pending{})
+	e.want("sessions", e.task(sessions), before)
+	event, err := e.EventOf(e.ctx(), project, "room", aside.Event.ID)
+	e.must("EventOf", err)
+	e.want("outcome of what was set aside", event.Outcome, mirror.OutcomeForeignProject)
+	// The rest of the batch is replayed.
+	pending, n, err = e.Replay(e.ctx(), []mirror.Delivery{hers, others, his}, e.now)
+	e.must("Replay", err)
+	e.want("replayed events", n, 1)
+	e.want("what is stale", len(pending), 1)
+	e.want("waiting events", eventIDs(e.unfolded(sessions, 10)), []string{others.Event.ID})
 }
 
 func stopProject(e *env) {

@@ -36,27 +36,40 @@ func (e *env) fullRoom(id mirror.RoomID) mirror.Delivery {
 	return event
 }
 
-// purge purges a room in batches and returns how many rows it changed.
-func (e *env) purge(id mirror.RoomID, before time.Time) int64 {
+// purge purges a room in batches and returns how many rows of which tables it changed.
+func (e *env) purge(id mirror.RoomID, before time.Time) store.TableRows {
 	e.Helper()
 	const limit = 3
-	for all := int64(0); ; {
-		n, err := e.PurgeRoom(e.ctx(), roomOf(id), before, limit)
+	for all := make(store.TableRows); ; {
+		rows, err := e.PurgeRoom(e.ctx(), roomOf(id), before, limit)
 		e.must("PurgeRoom", err)
-		if n < 0 || n > limit {
+		if n := rows.All(); n > limit {
 			e.Fatalf("PurgeRoom at most %d = %d", limit, n)
 		}
-		if all += int64(n); n == 0 {
+		if all.Add(rows); len(rows) == 0 {
 			return all
 		}
 	}
 }
 
+// wantNoPurge checks that a room is not purged.
+func (e *env) wantNoPurge(what string, room mirror.Resource, before time.Time) {
+	e.Helper()
+	rows, err := e.PurgeRoom(e.ctx(), room, before, 100)
+	e.wantErr("PurgeRoom of "+what, err, store.ErrNotFound)
+	e.want("purged rows of "+what, len(rows), 0)
+}
+
 func (e *env) remains(id mirror.RoomID) int64 {
 	e.Helper()
-	n, err := e.Remains(e.ctx(), roomOf(id))
+	return e.remaining(id).All()
+}
+
+func (e *env) remaining(id mirror.RoomID) store.TableRows {
+	e.Helper()
+	rows, err := e.Remains(e.ctx(), roomOf(id))
 	e.must("Remains", err)
-	return n.All()
+	return rows
 }
 
 func (e *env) deletedRooms(before time.Time, after mirror.RoomID, limit int) []mirror.RoomID {
@@ -75,13 +88,11 @@ func purgeDeleted(e *env) {
 	states, changes := e.task(storageOf("room")), e.changes(roomOf("room").Bucket())
 	e.pass(time.Hour)
 
-	want := e.remains("room")
-	if want < 12 {
-		e.Fatalf("Remains = %d; want all that was mirrored", want)
+	want := e.remaining("room")
+	if want.All() < 12 {
+		e.Fatalf("Remains = %v; want all that was mirrored", want)
 	}
-	if n := e.purge("room", e.now); n != want {
-		e.Fatalf("purged rows = %d; want the %d that were counted", n, want)
-	}
+	e.want("purged rows, as they were counted", e.purge("room", e.now), want)
 	if n := e.remains("room"); n != 0 {
 		e.Fatalf("Remains of a purged room = %d; want none", n)
 	}
@@ -126,19 +137,17 @@ func purgeSpares(e *env) {
 	e.want("DeletedRooms before", e.deletedRooms(deleted, "", 10), []mirror.RoomID(nil))
 	e.want("DeletedRooms after", e.deletedRooms(e.now, "room", 10), []mirror.RoomID(nil))
 	e.want("no DeletedRooms", e.deletedRooms(e.now, "", 0), []mirror.RoomID(nil))
-	e.want("purged rows of a living room", e.purge("alive", e.now), int64(0))
-	e.want("purged rows of a room deleted later", e.purge("room", deleted), int64(0))
-	e.want("purged rows of no room", e.purge("nowhere", e.now), int64(0))
+	e.wantNoPurge("a living room", roomOf("alive"), e.now)
+	e.wantNoPurge("a room deleted later", roomOf("room"), deleted)
+	e.wantNoPurge("no room", roomOf("nowhere"), e.now)
 	foreign := roomOf("room")
 	foreign.Project = "other"
-	n, err := e.PurgeRoom(e.ctx(), foreign, e.now, 100)
-	e.must("PurgeRoom", err)
-	e.want("purged rows of another project", n, 0)
+	e.wantNoPurge("another project", foreign, e.now)
 	e.want("what is left of the living room", e.remains("alive"), living)
 	e.want("what is left of the room", e.remains("room"), left)
 	// One that came back is alive.
 	e.mirrorRoom("room", e.roomContent(`{"id":"again"}`))
-	e.want("purged rows of a room that came back", e.purge("room", e.now.Add(time.Hour)), int64(0))
+	e.wantNoPurge("a room that came back", roomOf("room"), e.now.Add(time.Hour))
 }
 
 // Sessions and notifications outlive their room, so who folds them is not stopped by its
@@ -150,7 +159,7 @@ func purgeSparesWaiting(e *env) {
 	e.raise(roomOf("room"))
 	e.waits(userSessionsOf("room"), "userEntered", `{"userId":"ann","connectionId":1}`)
 	before := e.remains("room")
-	e.want("rows of a room that may be back", e.purge("room", e.now), int64(0))
+	e.wantNoPurge("a room that may be back", roomOf("room"), e.now)
 	e.want("what is left of the room", e.remains("room"), before)
 	e.want("events that wait", len(e.unfolded(userSessionsOf("room"), 10)), 2)
 	e.applyMissing(e.claim(roomOf("room")))
@@ -169,7 +178,7 @@ func purgeFences(e *env) {
 	e.waits(notification, "notification", `{"userId":"ann","inboxNotificationId":"in_1"}`)
 	e.deleteRoom("room")
 	first, second, spared := e.claim(sessions), e.claim(notification), e.claim(other)
-	e.purge("Room", e.now.Add(time.Hour)) // which lives
+	e.wantNoPurge("a room that lives", roomOf("Room"), e.now.Add(time.Hour))
 	e.purge("room", e.now.Add(time.Microsecond))
 	_, err := e.ApplySessions(e.ctx(), first, mirror.SessionFold{
 		Upserts: []mirror.UserSession{e.session("room", "msg_x", 1)},

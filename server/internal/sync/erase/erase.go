@@ -5,6 +5,7 @@ package erase
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,8 +30,10 @@ const (
 	roomRows = 1000
 	// roomTries is how often a room is erased until nothing is left.
 	roomTries = 5
-	// requested is how many resources are requested at once.
-	requested = 500
+	// requested is how many resources are requested at once, and maxRequested in a run: each
+	// is a call to Liveblocks. The sweep fetches the others.
+	requested    = 500
+	maxRequested = 10_000
 )
 
 // Config configures an Eraser. Every field is required.
@@ -47,8 +50,9 @@ type Config struct {
 type Store interface {
 	store.Erasure
 	Room(ctx context.Context, room mirror.Resource, deleted bool) (mirror.Room, error)
+	Task(ctx context.Context, resource mirror.Resource, now time.Time) (mirror.Task, error)
+	store.RoomPurger
 	Remains(ctx context.Context, room mirror.Resource) (store.TableRows, error)
-	PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error)
 	Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error)
 }
 
@@ -82,6 +86,9 @@ type Report struct {
 	// Tables counts the rows that were found so far, in the order of [store.Personal]. Those
 	// without any are left out.
 	Tables []Table
+	// Requested is how many resources were requested so far, or would have been: copies that
+	// hold the id as one of a user.
+	Requested int64
 	// Remaining lists what holds the id still, of the parts since the report before: copies,
 	// and inboxes of others.
 	Remaining []Remaining
@@ -108,6 +115,10 @@ type Remaining struct {
 	// Lives means that Liveblocks has it, as far as is known, and RoomGone that its room was
 	// deleted.
 	Lives, RoomGone bool
+	// Unreadable means that its content is damaged here, so that it may hold anything.
+	Unreadable bool
+	// known means that it is known to be the id of the user somewhere.
+	known bool
 }
 
 // User erases a user, bucket by bucket, and calls report after each. Each transaction is
@@ -133,7 +144,7 @@ func (e *Eraser) User(ctx context.Context, u User, report func(Report) error) er
 		if err != nil {
 			return fmt.Errorf("erase a user: %w", err)
 		}
-		progress := Report{Buckets: int(bucket) + 1, Remaining: remaining}
+		progress := Report{Buckets: int(bucket) + 1, Requested: run.requested, Remaining: remaining}
 		for _, t := range store.Personal {
 			if c := run.counts[t.Name]; c != nil && *c != (Table{Name: t.Name}) {
 				progress.Tables = append(progress.Tables, *c)
@@ -150,8 +161,9 @@ func (e *Eraser) User(ctx context.Context, u User, report func(Report) error) er
 type run struct {
 	*Eraser
 
-	user   User
-	counts map[string]*Table
+	user      User
+	counts    map[string]*Table
+	requested int64
 	// found is what was found in a bucket that remains.
 	found map[mirror.Resource]*Remaining
 	// comments are those of a bucket whose attachments go with them, for a dry run, which
@@ -201,7 +213,8 @@ func (r *run) bucket(ctx context.Context, bucket int16) ([]Remaining, error) {
 		slices.Sort(f.Columns)
 		f.Columns = slices.Compact(f.Columns)
 		remaining = append(remaining, *f)
-		if f.Lives && f.Exact {
+		if f.Lives && f.known && r.requested < maxRequested {
+			r.requested++
 			again = append(again, mirror.Request{Resource: resource, Background: true})
 		}
 	}
@@ -263,6 +276,7 @@ func (r *run) remain(table *store.PersonalTable, resource mirror.Resource, j sto
 		r.found[resource] = f
 	}
 	f.Exact, f.Lives, f.RoomGone = f.Exact || j.Exact, f.Lives || lives, f.RoomGone || j.RoomGone
+	f.known, f.Unreadable = f.known || j.Known, f.Unreadable || j.Unreadable
 	for _, column := range j.Remain {
 		if full := table.Name + "." + column; !slices.Contains(f.Columns, full) {
 			f.Columns = append(f.Columns, full)
@@ -287,7 +301,8 @@ func (r *run) fetch(ctx context.Context, requests []mirror.Request) error {
 
 // Room erases what a deleted room has left, as [store.Purge] says, or only counts it. It
 // returns how many rows of which tables that are, and store.ErrNotFound for a room that is
-// not mirrored.
+// not mirrored. It counts what it removes, because to count all before can take longer than a
+// read may.
 func (e *Eraser) Room(ctx context.Context, room mirror.Resource, dryRun bool) (store.TableRows, error) {
 	done := make(store.TableRows)
 	for range roomTries {
@@ -297,22 +312,38 @@ func (e *Eraser) Room(ctx context.Context, room mirror.Resource, dryRun bool) (s
 			return nil, fmt.Errorf("erase a room: %w", err)
 		case stored.Freshness.DeleteTime.IsZero():
 			return nil, roomLives(room)
+		case dryRun:
+			return e.count(ctx, room)
 		}
 		// Whoever was folding, or a room that came back and was deleted again, may have written
-		// something meanwhile: it is done when nothing remains.
-		rows, err := e.cfg.Store.Remains(ctx, room)
-		for table, n := range rows {
-			done[table] += n
-		}
-		if err != nil || dryRun || len(rows) == 0 {
-			return done, err
-		}
-		_, err = store.PurgeWhole(ctx, e.cfg.Store, room, stored.Freshness.DeleteTime.Add(time.Microsecond), roomRows)
-		if err != nil {
-			return nil, err
+		// something meanwhile: it is done when nothing was left.
+		rows, err := store.PurgeWhole(ctx, e.cfg.Store, room, stored.Freshness.DeleteTime.Add(time.Microsecond), roomRows)
+		done.Add(rows)
+		switch {
+		case err == nil && len(rows) == 0:
+			return done, nil
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			return nil, fmt.Errorf("erase a room: %w", err)
 		}
 	}
-	return nil, fault.New(fault.Precondition, fault.ReasonRoomNotDeleted,
+	return nil, mayBeBack(room)
+}
+
+// count counts what would be erased of a room, unless the room is to be fetched: then nothing
+// would.
+func (e *Eraser) count(ctx context.Context, room mirror.Resource) (store.TableRows, error) {
+	task, err := e.cfg.Store.Task(ctx, room, e.cfg.Now())
+	switch {
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return nil, fmt.Errorf("count what is left of a room: %w", err)
+	case err == nil && task.State != mirror.TaskDone:
+		return nil, mayBeBack(room)
+	}
+	return e.cfg.Store.Remains(ctx, room)
+}
+
+func mayBeBack(room mirror.Resource) error {
+	return fault.New(fault.Precondition, fault.ReasonRoomNotDeleted,
 		"the room gets events, so it may be back at Liveblocks; a part of it may be erased, call again in a while").
 		With("room_id", string(room.Room))
 }

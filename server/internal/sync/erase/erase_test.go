@@ -156,6 +156,10 @@ func spellings(t *testing.T, table *store.PersonalTable, c store.PersonalColumn)
 	return list
 }
 
+func personal(name string) *store.PersonalTable {
+	return store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool { return t.Name == name })]
+}
+
 // filler puts rows into all tables that can hold the id.
 type filler struct {
 	*testing.T
@@ -207,9 +211,7 @@ func (f *filler) row(table *store.PersonalTable, values map[string]any, lives bo
 	all["epoch"] = 3
 	f.tables.insert(f.T, f.db, table.Name, all)
 	if table.Copy && table.Kind != mirror.KindRoom && !grouped {
-		f.tables.insert(f.T, f.db, "mirror_room", map[string]any{
-			"bucket": r.Bucket(), "project_id": string(project), "room_id": string(r.Room), "epoch": 3, "delete_time": deleted,
-		})
+		f.in(r, "mirror_room", map[string]any{"epoch": 3, "delete_time": deleted})
 	}
 	head := map[string]any{"bucket": r.Bucket(), "project_id": string(project), "epoch": 3}
 	switch {
@@ -230,6 +232,14 @@ func (f *filler) row(table *store.PersonalTable, values map[string]any, lives bo
 		key = append(key, all[c.Name])
 	}
 	return table.Resource(project, key)
+}
+
+// in inserts a row in the room of a resource.
+func (f *filler) in(r mirror.Resource, table string, values map[string]any) {
+	f.Helper()
+	all := map[string]any{"bucket": r.Bucket(), "project_id": string(project), "room_id": string(r.Room)}
+	maps.Copy(all, values)
+	f.tables.insert(f.T, f.db, table, all)
 }
 
 // holding counts the rows of all tables that hold the mark, by column, decompressed if they
@@ -395,9 +405,7 @@ func nothingHolds(t *testing.T, e *dbtest.Engine, everywhere bool) map[string]bo
 			total(table.Name).Removed++
 		}
 	}
-	waiting := store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool {
-		return t.Name == "mirror_unfolded_event"
-	})]
+	waiting := personal("mirror_unfolded_event")
 	f.row(waiting, map[string]any{"payload": `{"data":{"text":"` + mark + `","userId":"zo\u00EB \"q\" ` + mark + `"}}`}, false)
 	total(waiting.Name).Removed++
 	var tables []erase.Table
@@ -444,12 +452,14 @@ func nothingHolds(t *testing.T, e *dbtest.Engine, everywhere bool) map[string]bo
 	return words
 }
 
-// What lives stays as it is, is told, and fetched again if it has the id as a value.
+// What lives stays as it is, is told, and fetched again if it has the id as one of a user.
 func TestWhatLivesRemains(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		f, s := fill(t, e)
-		want, rows := make(map[mirror.Resource]bool), make(map[string]int64)
+		type holds struct{ exact, known bool }
+		want, rows := make(map[mirror.Resource]holds), make(map[string]int64)
+		requests := int64(0)
 		for _, table := range store.Personal {
 			if !table.Copy {
 				continue
@@ -457,12 +467,16 @@ func TestWhatLivesRemains(t *testing.T) {
 			for _, c := range table.Columns {
 				for _, how := range spellings(t, table, c) {
 					r := f.row(table, map[string]any{c.Name: how.text}, true)
-					whole := how.erased || how.text == user ||
-						json.Valid([]byte(how.text)) && (strings.Contains(how.text, `"userId"`) ||
-							strings.Contains(how.text, `"list"`) || strings.Contains(how.text, `"mention"`) ||
-							strings.Contains(how.text, `"role"`) || strings.Contains(how.text, `"usersAccesses"`))
-					want[r] = want[r] || whole
-					rows[table.Name]++
+					has := func(some ...string) bool {
+						return json.Valid([]byte(how.text)) && slices.ContainsFunc(some, func(member string) bool {
+							return strings.Contains(how.text, member)
+						})
+					}
+					known := how.text == user || has(`"userId"`, `"mention"`, `"usersAccesses"`)
+					want[r] = holds{known || has(`"list"`, `"role"`), known}
+					if rows[table.Name]++; known {
+						requests++
+					}
 				}
 			}
 		}
@@ -474,20 +488,20 @@ func TestWhatLivesRemains(t *testing.T) {
 					t.Errorf("table = %+v; want %d living rows", table, rows[table.Name])
 				}
 			}
-			if len(got.Tables) != len(rows) || len(got.Remaining) != len(want) || changes != 0 {
-				t.Errorf("%d tables, %d resources and %d changes; want %d, %d and none", len(got.Tables), len(got.Remaining),
-					changes, len(rows), len(want))
+			if len(got.Tables) != len(rows) || len(got.Remaining) != len(want) || changes != 0 || got.Requested != requests {
+				t.Errorf("%d tables, %d resources, %d of them requested, and %d changes; want %d, %d, %d and none",
+					len(got.Tables), len(got.Remaining), got.Requested, changes, len(rows), len(want), requests)
 			}
 			requested := make(map[mirror.Resource]bool)
 			for _, p := range pending {
 				requested[p.Resource] = true
 			}
 			for _, left := range got.Remaining {
-				exact, ok := want[left.Resource]
-				if !ok || !left.Lives || left.RoomGone || left.Exact != exact || len(left.Columns) != 1 {
-					t.Errorf("remaining = %+v; want it living, exact %t", left, exact)
+				holds, ok := want[left.Resource]
+				if !ok || !left.Lives || left.RoomGone || left.Exact != holds.exact || len(left.Columns) != 1 {
+					t.Errorf("remaining = %+v; want it living, %+v", left, holds)
 				}
-				if requested[left.Resource] != (exact && !dryRun) {
+				if requested[left.Resource] != (holds.known && !dryRun) {
 					t.Errorf("%+v is requested: %t", left, requested[left.Resource])
 				}
 			}
@@ -501,14 +515,73 @@ func TestWhatLivesRemains(t *testing.T) {
 	})
 }
 
+// uncounted is a store in which counts take too long.
+type uncounted struct{ store.Store }
+
+func (uncounted) Remains(context.Context, mirror.Resource) (store.TableRows, error) {
+	return nil, errors.New("it takes too long")
+}
+
+// crowded is a store with 100 rooms in each bucket that name the user, and live.
+type crowded struct {
+	store.Store
+
+	requested int64
+}
+
+func (*crowded) PersonalRows(_ context.Context, _ mirror.ProjectID, table *store.PersonalTable, _ int16, after []any,
+	_ int, _ int64,
+) (rows []store.PersonalRow, _ error) {
+	if table.Name != "mirror_room" || after != nil {
+		return nil, nil
+	}
+	for i := range 100 {
+		rows = append(rows, store.PersonalRow{
+			Key: []any{fmt.Sprint(i)}, Values: [][]byte{nil, fmt.Appendf(nil, "%q", user), nil},
+		})
+	}
+	return rows, nil
+}
+
+func (*crowded) EraseRows(_ context.Context, _ mirror.ProjectID, _ *store.PersonalTable, _ int16,
+	keys [][]any, _ store.Subject, _ bool, _ time.Time,
+) (out store.Erased, _ error) {
+	for range keys {
+		out.Judged = append(out.Judged, store.Judgement{Lives: true, Known: true, Remain: []string{"source_json"}})
+	}
+	return out, nil
+}
+
+func (s *crowded) Request(_ context.Context, requests []mirror.Request, _ time.Time) ([]mirror.Pending, error) {
+	s.requested += int64(len(requests))
+	return nil, nil
+}
+
+// Each resource that is fetched again is a call to Liveblocks, so a run asks for few of many,
+// and a dry run tells how many.
+func TestRequestsAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, dryRun := range []bool{true, false} {
+		s := &crowded{}
+		got, _, _ := erased(t, s, dryRun)
+		want := int64(10_000)
+		if got.Requested != want || len(got.Remaining) != 100*mirror.Buckets {
+			t.Errorf("dry run %t: %d requested of %d; want %d of all", dryRun, got.Requested, len(got.Remaining), want)
+		}
+		if dryRun {
+			want = 0
+		}
+		if s.requested != want {
+			t.Errorf("dry run %t: %d requests; want %d", dryRun, s.requested, want)
+		}
+	}
+}
+
 func TestEraseRoom(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		f, s := fill(t, e)
-		comments := store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool {
-			return t.Name == "mirror_comment"
-		})]
-		r := f.row(comments, map[string]any{"plain_text": mark}, true)
+		r := f.row(personal("mirror_comment"), map[string]any{"plain_text": mark}, true)
 		room := mirror.Resource{Project: project, Room: r.Room, Kind: mirror.KindRoom}
 		eraser := erase.New(erase.Config{Store: s, Now: time.Now})
 		var refused *fault.Error
@@ -530,11 +603,26 @@ func TestEraseRoom(t *testing.T) {
 			[]byte(mark)); err != nil {
 			t.Fatal(err)
 		}
-		f.tables.insert(t, f.db, "mirror_event", map[string]any{
-			"bucket": room.Bucket(), "project_id": string(project), "room_id": string(room.Room), "user_id": user,
-		})
+		f.in(room, "mirror_event", map[string]any{"user_id": user})
+		pending, err := s.Request(t.Context(), []mirror.Request{{Resource: room}}, at)
+		if err != nil || len(pending) != 1 {
+			t.Fatalf("Request = %v, %v", pending, err)
+		}
+		for _, dryRun := range []bool{true, false} {
+			if _, err := eraser.Room(t.Context(), room, dryRun); !errors.As(err, &refused) ||
+				refused.Reason != fault.ReasonRoomNotDeleted {
+				t.Errorf("Room of one that may be back, dry run %t = %v; want it refused", dryRun, err)
+			}
+		}
+		if _, err := f.db.Exec(t.Context(), "update mirror_resource_state set due_time = null, "+
+			"applied_generation = generation"); err != nil {
+			t.Fatal(err)
+		}
 		want := store.TableRows{"mirror_comment": 1, "mirror_thread": 1, "mirror_room": 1, "mirror_event": 1}
 		for _, dryRun := range []bool{true, false} {
+			if !dryRun { // it counts what it removes
+				eraser = erase.New(erase.Config{Store: uncounted{s}, Now: time.Now})
+			}
 			if rows, err := eraser.Room(t.Context(), room, dryRun); err != nil || !maps.Equal(rows, want) {
 				t.Errorf("Room of a deleted room, dry run %t = %v, %v; want %v", dryRun, rows, err, want)
 			}
@@ -559,13 +647,15 @@ type returning struct {
 	write func()
 }
 
-func (s *returning) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (int, error) {
-	n, err := s.Store.PurgeRoom(ctx, room, before, limit)
-	if n == 0 && s.times > 0 {
+func (s *returning) PurgeRoom(ctx context.Context, room mirror.Resource, before time.Time, limit int) (store.TableRows,
+	error,
+) {
+	rows, err := s.Store.PurgeRoom(ctx, room, before, limit)
+	if len(rows) == 0 && s.times > 0 {
 		s.times--
 		s.write()
 	}
-	return n, err
+	return rows, err
 }
 
 // What is written while a room is erased goes too, or the erasure fails.
@@ -573,19 +663,11 @@ func TestErasedRoomIsEmpty(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		f, s := fill(t, e)
-		sessions := store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool {
-			return t.Name == "mirror_user_session"
-		})]
-		r := f.row(sessions, map[string]any{"user_id": user}, false)
+		r := f.row(personal("mirror_user_session"), map[string]any{"user_id": user}, false)
 		room := mirror.Resource{Project: project, Room: r.Room, Kind: mirror.KindRoom}
-		f.tables.insert(t, f.db, "mirror_room", map[string]any{
-			"bucket": room.Bucket(), "project_id": string(project), "room_id": string(room.Room), "delete_time": at,
-		})
+		f.in(room, "mirror_room", map[string]any{"delete_time": at})
 		back := &returning{s, 1, func() {
-			f.tables.insert(t, f.db, "mirror_user_session", map[string]any{
-				"bucket": r.Bucket(), "project_id": string(project), "room_id": string(r.Room),
-				"session_id": "back", "user_id": user,
-			})
+			f.in(r, "mirror_user_session", map[string]any{"session_id": "back", "user_id": user})
 		}}
 		eraser := erase.New(erase.Config{Store: back, Now: time.Now})
 		rows, err := eraser.Room(t.Context(), room, false)
@@ -610,12 +692,9 @@ func TestUnreadableDocumentsAreTold(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		f, s := fill(t, e)
-		documents := store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool {
-			return t.Name == "mirror_document"
-		})]
-		f.row(documents, map[string]any{"content": `{"by":"nobody"}`}, false)
-		dead := f.row(documents, map[string]any{"content": `{"by":"` + mark + `"}`}, false)
-		living := f.row(documents, map[string]any{"content": `{"by":"` + mark + `"}`}, true)
+		f.row(personal("mirror_document"), map[string]any{"content": `{"by":"nobody"}`}, false)
+		dead := f.row(personal("mirror_document"), map[string]any{"content": `{"by":"` + mark + `"}`}, false)
+		living := f.row(personal("mirror_document"), map[string]any{"content": `{"by":"` + mark + `"}`}, true)
 		for _, r := range []mirror.Resource{dead, living} {
 			if _, err := f.db.Exec(t.Context(), "update mirror_document set content = ? where room_id = ?", []byte("damaged"),
 				[]byte(r.Room)); err != nil {
@@ -629,7 +708,7 @@ func TestUnreadableDocumentsAreTold(t *testing.T) {
 				t.Fatalf("erased = %+v, %d requests; want %+v", got, len(pending), want)
 			}
 			for _, left := range got.Remaining {
-				if left.Exact || !slices.Equal(left.Columns, []string{"mirror_document.content"}) {
+				if left.Exact || !left.Unreadable || !slices.Equal(left.Columns, []string{"mirror_document.content"}) {
 					t.Errorf("remaining = %+v; want its content", left)
 				}
 			}
@@ -642,14 +721,10 @@ func TestAttachmentsGoWithTheirComments(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		f, s := fill(t, e)
-		comments := store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool {
-			return t.Name == "mirror_comment"
-		})]
-		r := f.row(comments, map[string]any{"user_id": user}, false)
+		r := f.row(personal("mirror_comment"), map[string]any{"user_id": user}, false)
 		for id, comment := range map[string]string{"of the user": fmt.Sprintf("k-%d", f.n), "of another": "other"} {
-			f.tables.insert(t, f.db, "mirror_comment_attachment", map[string]any{
-				"bucket": r.Bucket(), "project_id": string(project), "room_id": string(r.Room), "thread_id": r.ID,
-				"comment_id": comment, "attachment_id": id, "name": "cv of " + user,
+			f.in(r, "mirror_comment_attachment", map[string]any{
+				"thread_id": r.ID, "comment_id": comment, "attachment_id": id, "name": "cv of " + user,
 			})
 		}
 		for _, dryRun := range []bool{true, false} {
@@ -670,29 +745,17 @@ func TestTermsGoWithTheirJSON(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		f, s := fill(t, e)
-		rooms := store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool {
-			return t.Name == "mirror_room"
-		})]
 		named := map[string]any{"source_json": `{"usersAccesses":{"zo\u00EB \"q\" ` + mark + `":[]}}`}
-		dead, living := f.row(rooms, named, false), f.row(rooms, named, true)
-		another := f.row(rooms, map[string]any{"source_json": `{"usersAccesses":{"bob":[]}}`}, false)
+		dead, living := f.row(personal("mirror_room"), named, false), f.row(personal("mirror_room"), named, true)
+		another := f.row(personal("mirror_room"), map[string]any{"source_json": `{"usersAccesses":{"bob":[]}}`}, false)
 		for _, r := range []mirror.Resource{dead, living, another} {
 			for _, term := range []string{"1", "2"} {
-				f.tables.insert(t, f.db, "mirror_room_term", map[string]any{
-					"bucket": r.Bucket(), "project_id": string(project), "room_id": string(r.Room),
-					"term": strings.Repeat(term, 16),
-				})
+				f.in(r, "mirror_room_term", map[string]any{"term": strings.Repeat(term, 16)})
 			}
 		}
-		threads := store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool {
-			return t.Name == "mirror_thread"
-		})]
-		thread := f.row(threads, map[string]any{"source_json": `{"metadata":{"createdBy":"zoë \"q\" ` + mark + `"}}`}, false)
+		thread := f.row(personal("mirror_thread"), map[string]any{"source_json": `{"metadata":{"createdBy":"zoë \"q\" ` + mark + `"}}`}, false)
 		for id, of := range map[string]string{"its": thread.ID, "of another": "other"} {
-			f.tables.insert(t, f.db, "mirror_thread_term", map[string]any{
-				"bucket": thread.Bucket(), "project_id": string(project), "room_id": string(thread.Room), "thread_id": of,
-				"term": id,
-			})
+			f.in(thread, "mirror_thread_term", map[string]any{"thread_id": of, "term": id})
 		}
 		for _, dryRun := range []bool{true, false} {
 			erased(t, s, dryRun)
@@ -717,22 +780,49 @@ func TestTermsGoWithTheirJSON(t *testing.T) {
 	})
 }
 
-// failing ends after some writes.
+// failing ends after some calls.
 type failing struct {
 	store.Store
 
 	left int
+	// at has the calls at which it ended.
+	at map[string]bool
 }
 
 var errEnded = errors.New("ended")
 
+func (s *failing) step(call string) error {
+	if s.left--; s.left >= 0 {
+		return nil
+	}
+	s.at[call] = true
+	return errEnded
+}
+
+func (s *failing) PersonalRows(ctx context.Context, p mirror.ProjectID, table *store.PersonalTable, bucket int16,
+	after []any, limit int, size int64,
+) ([]store.PersonalRow, error) {
+	rows, err := s.Store.PersonalRows(ctx, p, table, bucket, after, limit, size)
+	if err == nil && len(rows) > 0 { // nothing can be left where nothing is found
+		err = s.step("PersonalRows")
+	}
+	return rows, err
+}
+
 func (s *failing) EraseRows(ctx context.Context, p mirror.ProjectID, table *store.PersonalTable, bucket int16,
 	keys [][]any, who store.Subject, dryRun bool, now time.Time,
 ) (store.Erased, error) {
-	if s.left--; s.left < 0 {
-		return store.Erased{}, errEnded
+	if err := s.step("EraseRows"); err != nil {
+		return store.Erased{}, err
 	}
 	return s.Store.EraseRows(ctx, p, table, bucket, keys, who, dryRun, now)
+}
+
+func (s *failing) Request(ctx context.Context, requests []mirror.Request, now time.Time) ([]mirror.Pending, error) {
+	if err := s.step("Request"); err != nil {
+		return nil, err
+	}
+	return s.Store.Request(ctx, requests, now)
 }
 
 // An erasure that ends anywhere leaves nothing that the next one does not find.
@@ -740,11 +830,7 @@ func TestErasureEndsEarly(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		f, s := fill(t, e)
-		comments := store.Personal[slices.IndexFunc(store.Personal, func(t *store.PersonalTable) bool {
-			return t.Name == "mirror_comment"
-		})]
-		r := f.row(comments, map[string]any{"user_id": user, "plain_text": mark, "source_json": `{"userId":"` + mark + `"}`}, false)
-		key := map[string]any{"bucket": r.Bucket(), "project_id": string(project), "room_id": string(r.Room)}
+		r := f.row(personal("mirror_comment"), map[string]any{"user_id": user, "plain_text": mark, "source_json": `{"userId":"` + mark + `"}`}, false)
 		for table, more := range map[string]map[string]any{
 			"mirror_comment_attachment": {
 				"thread_id": r.ID, "comment_id": fmt.Sprintf("k-%d", f.n), "attachment_id": "at",
@@ -755,29 +841,43 @@ func TestErasureEndsEarly(t *testing.T) {
 			"mirror_event":            {"event_id": "e", "user_id": user, "payload": mark},
 			"mirror_notification":     {"notification_id": "n", "event_id": "e", "user_id": user, "inbox_json": mark},
 		} {
-			maps.Copy(more, key)
-			f.tables.insert(t, f.db, table, more)
+			f.in(r, table, more)
 		}
-		ended := 0
-		for left := 0; ; left++ {
-			broken := &failing{s, left}
+		living := f.row(personal("mirror_room"), map[string]any{"source_json": `{"createdBy":"zo\u00EB \"q\" ` + mark + `"}`}, true)
+		ended, requested := make(map[string]bool), []mirror.Pending(nil)
+		run := func(left int) (calls int, err error) {
+			broken := &failing{s, left, ended}
+			requested = nil
 			eraser := erase.New(erase.Config{
-				Store: broken, Now: time.Now, Pending: func([]mirror.Pending) {}, Committed: func([]mirror.Change) {},
+				Store: broken, Now: time.Now, Committed: func([]mirror.Change) {},
+				Pending: func(p []mirror.Pending) { requested = append(requested, p...) },
 			})
-			err := eraser.User(t.Context(), zoe, func(erase.Report) error { return nil })
-			if err == nil {
-				break
-			}
-			if ended++; !errors.Is(err, errEnded) {
+			if err = eraser.User(t.Context(), zoe, func(erase.Report) error { return nil }); err != nil &&
+				!errors.Is(err, errEnded) {
 				t.Fatalf("User = %v", err)
 			}
+			return left - broken.left, err
 		}
-		if got := f.holding(); len(got) > 0 || ended < 2 {
-			t.Errorf("after %d ends these hold the id: %v", ended, got)
+		left, calls, err := 0, 0, errEnded
+		for ; err != nil; left++ {
+			calls, err = run(left)
+		}
+		if _, err := run(calls - 1); err == nil { // the last one requests what lives
+			t.Error("User has ended although its last call failed")
+		}
+		if _, err := run(calls); err != nil {
+			t.Fatalf("User = %v", err)
+		}
+		got := f.holding()
+		if !maps.Equal(got, map[string]int64{"mirror_room.source_json": 1}) || len(ended) < 3 {
+			t.Errorf("after ends at %v these hold the id: %v; want what lives, and an end at each call", ended, got)
+		}
+		if len(requested) != 1 || requested[0].Resource != living {
+			t.Errorf("requested = %v; want what lives", requested)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		parts := 0
-		err := erase.New(erase.Config{Store: s, Now: time.Now}).User(ctx, zoe,
+		err = erase.New(erase.Config{Store: s, Now: time.Now}).User(ctx, zoe,
 			func(erase.Report) error {
 				parts++
 				cancel()

@@ -104,11 +104,6 @@ func (r *Reader) personalPage(table *store.PersonalTable, project mirror.Project
 	return s.page(key, limit)
 }
 
-// PersonalRow reads a row with one scan of its columns, as [PersonalRowSQL] has them.
-func (r *Reader) PersonalRow(row Row, table *store.PersonalTable) (store.PersonalRow, error) {
-	return r.scanPersonal(row, personalOf(table))
-}
-
 func (r *Reader) scanPersonal(row Row, shape personalRow) (out store.PersonalRow, err error) {
 	t := shape.table
 	ids, numbers := make([]string, len(t.Key)), make([]int64, len(t.Key))
@@ -209,11 +204,23 @@ func RewritePersonalSQL(table *store.PersonalTable) string {
 	return "update " + table.Name + "\nset " + strings.Join(set, ", ") + personalKeySQL(table)
 }
 
+// LeftSQL finds a row of what is folded into several, by its room and id.
+func LeftSQL(table *store.PersonalTable) string {
+	return "select 1\nfrom " + table.Name + "\nwhere bucket = ? and project_id = ? and room_id = ? and " + table.ID +
+		" = ?\nlimit 1"
+}
+
 // WaitingRoomSQL reads whether something is to be fetched of a room, which may be there after
 // all, and keeps that so until the transaction ends.
 var WaitingRoomSQL = fmt.Sprintf(`select due_time is not null or generation > applied_generation
 from mirror_resource_state
 where bucket = ? and project_id = ? and room_id = ? and kind = %d and resource_id = ''`, mirror.KindRoom) + forUpdate
+
+// LockTombstoneSQL keeps a room that was deleted before a time from coming back until the
+// transaction ends.
+const LockTombstoneSQL = `select 1
+from mirror_room
+where bucket = ? and project_id = ? and room_id = ? and delete_time < ?` + forUpdate
 
 // LockRoomSQL reads whether a room lives, and keeps that so until the transaction ends.
 const LockRoomSQL = `select epoch, delete_time is not null

@@ -2,6 +2,7 @@ package sqllist
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -52,6 +53,26 @@ func (r *Reader) remains(room mirror.Resource) (tables []string, all []*statemen
 		count("mirror_event").
 			where("room_id <> ''").where("(payload <> '"+store.Purged+"' or user_id <> '')").
 			where("outcome <> '"+string(mirror.OutcomeForeignProject)+"'"))
+}
+
+// LockTombstone keeps a room that was deleted before a time from coming back until the
+// transaction ends, and ends the leases on what is folded in it. It returns store.ErrNotFound if
+// there is none, or if it may be back; then the transaction is to change nothing.
+func LockTombstone(ctx context.Context, tx Tx, d Dialect, room mirror.Resource, before time.Time) error {
+	key := []any{room.Bucket(), d.argument(room.Project), d.argument(room.Room)}
+	// States are locked before rooms.
+	var waits bool
+	switch err := tx.Get(ctx, WaitingRoomSQL, key, &waits); {
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return err
+	case waits:
+		return store.ErrNotFound
+	}
+	if err := tx.Later(ctx, ReleaseFoldsSQL, key...); err != nil {
+		return err
+	}
+	var one int
+	return tx.Get(ctx, LockTombstoneSQL, append(key, d.Time(before)), &one) // without it, leases go on
 }
 
 // ProjectIDs lists the projects of which something is stored.

@@ -74,11 +74,22 @@ type Dialect struct {
 	// those of an earlier version, as an index has it, and ThreadUnindexed the same of a
 	// thread t, deleted or not.
 	RoomUnindexed, ThreadUnindexed string
+	// DeleteLimit means that a delete can have a limit.
+	DeleteLimit bool
 	// TimedOut reports that the server ended a statement because of its time.
 	TimedOut func(err error) bool
 	// EachBucket precedes a subquery that is run for each bucket b.n; empty if an
 	// index has all states that are done in the order of a list.
 	EachBucket string
+}
+
+// DeleteSome returns a statement that deletes rows by a condition, at most as many as its last
+// argument says.
+func (d *Dialect) DeleteSome(table, where string) string {
+	if d.DeleteLimit {
+		return "delete from " + table + where + "\nlimit ?"
+	}
+	return "delete from " + table + "\nwhere ctid = any(array(select ctid from " + table + where + "\nlimit ?::bigint))"
 }
 
 // Row is the current row of a result.

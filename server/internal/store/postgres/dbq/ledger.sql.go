@@ -127,6 +127,58 @@ func (q *Queries) IdentifyFeed(ctx context.Context, arg IdentifyFeedParams) ([]b
 	return feed, err
 }
 
+const lockBodies = `-- name: LockBodies :many
+select e.bucket, e.project_id, e.event_id, e.payload
+from (
+    select
+        unnest($1::smallint[]) as bucket,
+        unnest($2::text[]) as project_id,
+        unnest($3::text[]) as event_id
+) k
+join mirror_event e on e.bucket = k.bucket and e.project_id = k.project_id and e.event_id = k.event_id
+order by e.bucket, e.project_id, e.event_id
+for update of e
+`
+
+type LockBodiesParams struct {
+	Bucket    []int16
+	ProjectID []string
+	EventID   []string
+}
+
+type LockBodiesRow struct {
+	Bucket    int16
+	ProjectID string
+	EventID   string
+	Payload   []byte
+}
+
+// The bodies of events, which nobody erases until the transaction ends.
+func (q *Queries) LockBodies(ctx context.Context, arg LockBodiesParams) ([]LockBodiesRow, error) {
+	rows, err := q.db.Query(ctx, lockBodies, arg.Bucket, arg.ProjectID, arg.EventID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LockBodiesRow
+	for rows.Next() {
+		var i LockBodiesRow
+		if err := rows.Scan(
+			&i.Bucket,
+			&i.ProjectID,
+			&i.EventID,
+			&i.Payload,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const markStale = `-- name: MarkStale :many
 with recorded as (
     insert into mirror_event (

@@ -195,6 +195,19 @@ on conflict (project_id) do update set
     foreign_events = p.foreign_events + excluded.foreign_events,
     foreign_time = greatest(p.foreign_time, excluded.foreign_time);
 
+-- name: LockBodies :many
+-- The bodies of events, which nobody erases until the transaction ends.
+select e.bucket, e.project_id, e.event_id, e.payload
+from (
+    select
+        unnest(@bucket::smallint[]) as bucket,
+        unnest(@project_id::text[]) as project_id,
+        unnest(@event_id::text[]) as event_id
+) k
+join mirror_event e on e.bucket = k.bucket and e.project_id = k.project_id and e.event_id = k.event_id
+order by e.bucket, e.project_id, e.event_id
+for update of e;
+
 -- name: TakeUpEvents :many
 -- Returns the events that were still set aside.
 update mirror_event e
