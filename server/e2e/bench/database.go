@@ -23,17 +23,19 @@ type dialect struct {
 	listen func(ctx context.Context, url string, told func(string)) error
 
 	// Statements that engines spell differently.
-	version     string // the server's
-	insertEvent string // the row of the ledger that the service writes, and no other
-	upsert      string // a document, into the table the service writes it into
-	guideTable  string // that of the Liveblocks guides
-	guideUpsert string // a document, into that table
-	revision    string // that of a room's document, out of that table or the view in its place
-	revisions   string // those of lookAt rooms as words of the form room=revision
-	length      string // that of a document as it will be read
-	idle        string // whether nothing is due
-	analyze     string // the documents, after they were filled in
-	echo        string // a row of a time, and its notification
+	version     string                    // the server's
+	insertEvent string                    // the row of the ledger that the service writes, and no other
+	upsert      string                    // a document, into the table the service writes it into
+	guideTable  string                    // that of the Liveblocks guides
+	guideUpsert string                    // a document, into that table
+	revision    string                    // that of a room's document, out of that table or the view in its place
+	revisions   string                    // those of lookAt rooms as words of the form room=revision
+	length      string                    // that of a document as it will be read
+	idle        string                    // whether nothing is due
+	tidy        func(table string) string // after it was filled
+	size        func(table string) string // of what it takes of the disk
+	series      func(n int) string        // a table expression of the numbers n from 1 on
+	echo        string                    // a row of a time, and its notification
 }
 
 // dialects are those that can be asked for.

@@ -99,6 +99,9 @@ type options struct {
 	freshWarm, freshTimed time.Duration
 	// stall is how long a watcher does not read in part i.
 	stall time.Duration
+	// oldRows is how many rows the tables of part k have, and aging the length of its windows.
+	oldRows int
+	aging   time.Duration
 }
 
 func parseOptions(args []string) (options, error) {
@@ -106,13 +109,14 @@ func parseOptions(args []string) (options, error) {
 		conns: []int{1, 8, 32, 128}, rounds: 3,
 		warm: 300 * time.Millisecond, timed: 1500 * time.Millisecond,
 		rooms: 10_000, applyRooms: 2000, samples: 50,
-		freshWarm: 2 * time.Second, freshTimed: 8 * time.Second, stall: time.Minute,
+		freshWarm: 2 * time.Second, freshTimed: 8 * time.Second, stall: time.Minute, aging: 10 * time.Second,
 	}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.only, "only", "a,b,c,d,e,f,g,h,i,j",
 		"parts to measure: a webhooks, b reads, c fetch and apply, d webhook to row, e freshness under load, "+
 			"f webhooks beside a held row and beside a list, g with many keys, h freshness beside a project that hangs, "+
-			"i from the commit to clients that watch, j reads by Liveblocks' package for Node")
+			"i from the commit to clients that watch, j reads by Liveblocks' package for Node; and, if it is named, "+
+			"k webhooks while old rows are deleted")
 	f.StringVar(&o.engine, "engine", "postgres", "database engine: postgres or mysql")
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
@@ -125,6 +129,7 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&conns, "conns", "",
 		"numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")
 	f.IntVar(&o.rate, "rate", 0, "events a second in parts e and h; 0 means 400, and 100 with -quick")
+	f.IntVar(&o.oldRows, "rows", 0, "old rows of each table in part k; 0 means 1,000,000, and 50,000 with -quick")
 	f.BoolVar(&o.quick, "quick", false, "short windows and few rooms, for development: the ratios swing")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -138,12 +143,18 @@ func parseOptions(args []string) (options, error) {
 	if o.quick {
 		o.conns, o.warm, o.timed = []int{8, 32}, 200*time.Millisecond, 800*time.Millisecond
 		o.rooms, o.applyRooms, o.samples = 2000, 400, 20
-		o.freshWarm, o.freshTimed, o.stall = time.Second, 3*time.Second, 45*time.Second
+		o.freshWarm, o.freshTimed, o.stall, o.aging = time.Second, 3*time.Second, 45*time.Second, 3*time.Second
 	}
 	if o.rate == 0 {
 		o.rate = 400
 		if o.quick {
 			o.rate = 100
+		}
+	}
+	if o.oldRows == 0 {
+		o.oldRows = 1_000_000
+		if o.quick {
+			o.oldRows = 50_000
 		}
 	}
 	if conns != "" {
@@ -177,6 +188,7 @@ func parts() []part {
 		{"h", benchFairness},
 		{"i", benchWatch},
 		{"j", benchREST},
+		{"k", benchRetention},
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
@@ -42,8 +43,13 @@ on duplicate key update data = values(data), updated_at = values(updated_at)`,
 	// Without the project no index would serve.
 	idle: "select not exists (select 1 from mirror_resource_state where project_id = '" + project +
 		"' and due_time is not null)",
-	analyze: "analyze table mirror_document",
-	echo:    "insert into echoed values ($1)",
+	tidy: func(table string) string { return "analyze table " + table },
+	size: func(table string) string {
+		return "select file_size from information_schema.innodb_sys_tablespaces where name = concat(database(), '/" +
+			table + "')"
+	},
+	series: func(n int) string { return fmt.Sprintf("(select seq as n from seq_1_to_%d) s", n) },
+	echo:   "insert into echoed values ($1)",
 }
 
 const (

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -36,7 +37,9 @@ on conflict (room_id) do update set data = excluded.data, updated_at = excluded.
 	revisions: "select coalesce(string_agg(room_id || '=' || (data->>'revision'), ' '), '')" + revisionsOf,
 	length:    "select octet_length($1::jsonb::text)",
 	idle:      "select not exists (select 1 from mirror_resource_state where due_time is not null)",
-	analyze:   "vacuum analyze mirror_document",
+	tidy:      func(table string) string { return "vacuum analyze " + table },
+	size:      func(table string) string { return "select pg_total_relation_size('" + table + "')" },
+	series:    func(n int) string { return fmt.Sprintf("generate_series(1, %d) s(n)", n) },
 	echo: "with r as (insert into echoed values ($1) returning at) select pg_notify('" + echoChannel +
 		"', at::text) from r",
 }

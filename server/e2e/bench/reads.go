@@ -104,7 +104,7 @@ func (b *bench) fillReads(ctx context.Context, addr, ours, plain string) error {
 			}
 		}
 	}
-	return db.exec(ctx, db.analyze)
+	return db.exec(ctx, db.tidy("mirror_document"))
 }
 
 // twin makes a document that has size bytes once the database has added its
