@@ -97,6 +97,8 @@ type writer struct {
 	max  int
 	err  error
 	lost Losses
+	// shown means that it writes what [Doc.Render] does: values without what is not shown.
+	shown bool
 	// keep is the length from which on dst is only counted and hashed, by sum if that is
 	// set; gone is what is not in dst any more.
 	keep, gone int
@@ -201,11 +203,21 @@ func (w *writer) escape(s string) {
 }
 
 func (w *writer) shared(t *sharedType) {
-	switch t.kind {
-	case Array, XMLFragment:
-		w.array(t)
-	case Map, XMLHook:
+	switch {
+	case t.kind == Map, t.kind == XMLHook:
 		w.object(t)
+	case t.kind == Array, t.kind == XMLFragment && !w.shown:
+		w.array(t)
+	case w.shown:
+		w.string(w.printed(t, t.kind))
+	default:
+		w.structured(t)
+	}
+}
+
+// structured writes a type that has more to it than its items.
+func (w *writer) structured(t *sharedType) {
+	switch t.kind {
 	case Text:
 		w.delta(t)
 	case XMLElement:
@@ -249,11 +261,15 @@ func (w *writer) array(t *sharedType) {
 	w.raw("[")
 	for it := range w.list(t) {
 		for v := range w.values(it) {
-			if w.full() {
+			switch {
+			case w.full():
 				return
+			case w.shown && v.kind == kindString:
+				w.units(it)
+			default:
+				w.next()
+				w.value(v)
 			}
-			w.next()
-			w.value(v)
 		}
 	}
 	w.raw("]")
@@ -434,8 +450,11 @@ func (w *writer) value(v value) {
 	case kindBinary:
 		w.binary(v.s)
 	case kindDoc:
-		w.raw(`{"guid":`)
-		w.string(v.s)
+		w.raw("{")
+		if !w.shown {
+			w.key("guid")
+			w.string(v.s)
+		}
 		w.raw("}")
 	case kindAny:
 		r := reader{src: v.s, depth: w.limits.Depth, trusted: true}

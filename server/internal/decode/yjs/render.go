@@ -36,7 +36,7 @@ type Rendering struct {
 // such as the value of a format, is read once.
 func (d *Doc) Render(ctx context.Context, dst []byte, as Rendering) ([]byte, error) {
 	w := newWriter(d, dst)
-	w.ended = ctx.Err
+	w.shown, w.ended = true, ctx.Err
 	if as.Key == nil {
 		w.raw("{")
 		for _, r := range d.roots {
@@ -87,58 +87,14 @@ func (d *Doc) looks(t *sharedType) Type {
 func (w *writer) rendered(t *sharedType, as Type, formatting bool) {
 	switch {
 	case as == Map:
-		w.plainObject(t)
+		w.object(t)
 	case as == Array:
-		w.plainArray(t)
+		w.array(t)
 	case as == Text && formatting:
 		w.formatted(t)
 	default:
 		w.string(w.printed(t, as))
 	}
-}
-
-// plain writes a nested type.
-func (w *writer) plain(t *sharedType) {
-	switch t.kind {
-	case Map, XMLHook:
-		w.plainObject(t)
-	case Array:
-		w.plainArray(t)
-	default:
-		w.string(w.printed(t, t.kind))
-	}
-}
-
-func (w *writer) plainObject(t *sharedType) {
-	w.raw("{")
-	for _, a := range w.attributes(t) {
-		if w.full() {
-			return
-		}
-		if v, ok := w.last(a.item); ok && !v.undefined() {
-			w.key(a.key)
-			w.plainValue(v)
-		}
-	}
-	w.raw("}")
-}
-
-func (w *writer) plainArray(t *sharedType) {
-	w.raw("[")
-	for it := range w.list(t) {
-		for v := range w.values(it) {
-			if w.full() {
-				return
-			}
-			if v.kind == kindString {
-				w.units(it)
-				continue
-			}
-			w.next()
-			w.plainValue(v)
-		}
-	}
-	w.raw("]")
 }
 
 // units writes a text in an array as JavaScript has it: one string for each unit.
@@ -158,17 +114,6 @@ func (w *writer) units(it *item) {
 				w.raw(`"\u` + strconv.FormatUint(uint64(unit), 16) + `"`)
 			}
 		}
-	}
-}
-
-func (w *writer) plainValue(v value) {
-	switch v.kind {
-	case kindType:
-		w.plain(&w.types[v.it.typ()])
-	case kindDoc:
-		w.raw("{}")
-	default:
-		w.value(v)
 	}
 }
 
@@ -194,7 +139,7 @@ func (w *writer) formatted(t *sharedType) {
 					return
 				}
 				w.next()
-				w.plainValue(v)
+				w.value(v)
 			}
 		}
 	}
