@@ -700,11 +700,18 @@ func TestProjectsAreCheckedApart(t *testing.T) {
 func TestRESTIsTried(t *testing.T) {
 	t.Parallel()
 	const key = "sk_mirror_abcdefgh_of-the-tests"
+	known := []string{key, "sk_mirror_reads_only", "sk_mirror_paused"}
 	rest := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !strings.HasPrefix(r.URL.Path, "/v2/rooms/"):
 			w.WriteHeader(http.StatusBadRequest)
-		case r.Header.Get("Authorization") == "Bearer "+key:
+		case r.Header.Get("Authorization") == "Bearer sk_mirror_reads_only" && strings.HasSuffix(r.URL.Path, "/versions"):
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"error":"FORBIDDEN"}`)
+		case r.Header.Get("Authorization") == "Bearer sk_mirror_paused" && strings.HasSuffix(r.URL.Path, "/versions"):
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, `{"error":"UNAVAILABLE"}`)
+		case slices.Contains(known, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")):
 			w.WriteHeader(http.StatusNotFound)
 			_, _ = io.WriteString(w, `{"error":"ROOM_NOT_FOUND","message":"Room not found."}`)
 		case r.Header.Get("Authorization") == "Bearer sk_mirror_off":
@@ -727,6 +734,10 @@ func TestRESTIsTried(t *testing.T) {
 			"works", "read", key, address, doctor.OK,
 			"secret: process.env.MIRROR_API_TOKEN,\n        baseUrl: \"" + rest.URL + "\",",
 		},
+		{"passes on", "read", key, address, doctor.OK, "passes other reads on to Liveblocks and refuses writes; the lines"},
+		{"forwards", "write", key, address, doctor.OK, "passes other reads on to Liveblocks and forwards writes for keys with"},
+		{"may not", "read", "sk_mirror_reads_only", address, doctor.OK, "refuses other reads, for which the key needs the scope"},
+		{"paused", "read", "sk_mirror_paused", address, doctor.OK, "gets no answer for other reads from Liveblocks now"},
 		{"wrong key", "read", "sk_mirror_abcdefgh_another", address, doctor.Fail, "refuses the key (403 INVALID_SECRET_KEY)"},
 		{"key of another form", "read", "a-token-of-sixteen", address, doctor.Fail, "keys of the form sk_..."},
 		{"not served", "read", "sk_mirror_off", address, doctor.Fail, "not as Liveblocks does"},

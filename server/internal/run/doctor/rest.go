@@ -45,13 +45,13 @@ func (d *doctor) rest(ctx context.Context) []Finding {
 		base = "https://" + dial(d.serve.HTTPAddr)
 	}
 	lines := fmt.Sprintf("the lines of the application:\n        secret: %s,\n        baseUrl: %q,", shown, base)
-	status, code, err := d.askREST(ctx, base, key)
+	status, code, err := d.askREST(ctx, base, key, "")
 	switch {
 	case err != nil:
 		return []Finding{fail(check, paragraphService, fmt.Sprintf("no answer: %v; %s", err, lines),
 			"start the service; if only its certificate is refused here, use the name that it is for as the baseUrl")}
 	case status == http.StatusNotFound && code == "ROOM_NOT_FOUND":
-		return []Finding{ok(check, "answers the key, and %s; %s", d.otherCalls(), lines)}
+		return []Finding{ok(check, "answers the key, and %s; %s", d.otherCalls(ctx, base, key), lines)}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return []Finding{fail(check, paragraphReach, fmt.Sprintf("refuses the key (%d %s); %s", status, oneLine(code), lines),
 			"use a key with the scope read, of exactly one project")}
@@ -61,29 +61,36 @@ func (d *doctor) rest(ctx context.Context) []Finding {
 		"start the service again if MIRROR_REST was set since; let proxies pass /v2/ on as it is")}
 }
 
-// otherCalls says what becomes of calls that the mirror does not answer.
-func (d *doctor) otherCalls() string {
+// otherCalls says what becomes of calls that the mirror does not answer. It tries a read: the
+// settings say whether the service passes it on, and not whether this key may.
+func (d *doctor) otherCalls(ctx context.Context, base, key string) string {
 	reads, writes := "refuses other reads", "writes"
 	if d.serve.RESTUpstream == "on" {
-		reads = "passes other reads on for keys with the scope rest.upstream"
+		switch status, code, err := d.askREST(ctx, base, key, "/versions"); {
+		case err != nil, status == http.StatusBadGateway, status == http.StatusServiceUnavailable:
+			reads = "gets no answer for other reads from Liveblocks now"
+		case status == http.StatusForbidden && code == "FORBIDDEN":
+			reads = "refuses other reads, for which the key needs the scope rest.upstream"
+		default:
+			reads = "passes other reads on to Liveblocks"
+		}
+		writes = "refuses writes"
 	}
 	if d.serve.RESTMode == "write" {
 		writes = "forwards writes for keys with the scope rest.write"
-	} else if d.serve.RESTUpstream == "on" {
-		writes = "refuses writes"
 	}
 	return reads + " and " + writes
 }
 
-// askREST asks for a room that does not exist, as the packages do.
-func (d *doctor) askREST(ctx context.Context, base, key string) (status int, code string, err error) {
+// askREST asks for a room that does not exist, or for what is in it, as the packages do.
+func (d *doctor) askREST(ctx context.Context, base, key, in string) (status int, code string, err error) {
 	transport := liveblocks.NewTransport(1)
 	defer transport.CloseIdleConnections()
 	client := &http.Client{
 		Transport:     withKey{transport, key},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	status, body, err := d.get(ctx, client, base+"/v2/rooms/"+noSuchRoom)
+	status, body, err := d.get(ctx, client, base+"/v2/rooms/"+noSuchRoom+in)
 	if err != nil {
 		return 0, "", err
 	}
