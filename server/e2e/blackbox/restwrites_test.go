@@ -179,7 +179,8 @@ func writeThrough(t *testing.T, script string, s *harness.Service, tap *wiretap,
 // changing are the calls of the fake that change something, and those that it does not have:
 // the mirror itself makes none of them.
 var changing = []fake.Endpoint{
-	fake.EndpointUnknown, fake.EndpointWrite, fake.EndpointCreateRoom, fake.EndpointDeleteRoom, fake.EndpointUpdateRoomID,
+	fake.EndpointUnknown, fake.EndpointInboxes, fake.EndpointWrite, fake.EndpointCreateRoom,
+	fake.EndpointDeleteRoom, fake.EndpointUpdateRoomID,
 }
 
 // forwardedTo returns the calls of others that the fake saw.
@@ -303,8 +304,8 @@ func TestRESTForwardsWhatKeysMay(t *testing.T) {
 	})
 }
 
-// The real package for emails reads a thread and groups from the mirror, and the notification,
-// which no mirror can know, from Liveblocks.
+// The real package for emails reads a thread and groups from the mirror, and the notification
+// from Liveblocks until its webhook has come. Then it needs Liveblocks no more.
 func TestRESTEmails(t *testing.T) {
 	t.Parallel()
 	upstream := harness.NewFake(t)
@@ -343,21 +344,36 @@ func TestRESTEmails(t *testing.T) {
 		}
 		return nil
 	})
-	var email struct {
-		Type    string
-		Comment struct {
-			ID     string
-			Author struct{ Info struct{ Name string } }
-			Body   string
+	check := func() {
+		t.Helper()
+		var email struct {
+			Type    string
+			Comment struct {
+				ID     string
+				Author struct{ Info struct{ Name string } }
+				Body   string
+			}
+		}
+		must(t, json.Unmarshal(runScript(t, "rest-emails.mjs", event, "MIRROR_URL="+s.URL(""), "MIRROR_KEY=sk_of_anybody",
+			"NODE_ENV=production"), &email))
+		if c := email.Comment; email.Type != "unreadMention" || c.ID != "cm_a" || c.Author.Info.Name != "Name of bob" ||
+			!strings.Contains(c.Body, "Look, &lt;") || !strings.Contains(c.Body, "@designers") {
+			t.Errorf("email = %+v; want the comment that mentions a group of hers", email)
 		}
 	}
-	must(t, json.Unmarshal(runScript(t, "rest-emails.mjs", event, "MIRROR_URL="+s.URL(""), "MIRROR_KEY=sk_of_anybody",
-		"NODE_ENV=production"), &email))
-	if c := email.Comment; email.Type != "unreadMention" || c.ID != "cm_a" || c.Author.Info.Name != "Name of bob" ||
-		!strings.Contains(c.Body, "Look, &lt;") || !strings.Contains(c.Body, "@designers") {
-		t.Errorf("email = %+v; want the comment that mentions a group of hers", email)
-	}
+	check()
 	if got := upstream.Calls("", fake.EndpointInbox); got == 0 {
 		t.Error("Liveblocks was not asked for the notification")
 	}
+	follow(t, s, upstream)
+	upstream.Notify(notification)
+	path := "/v2/users/carol/inbox-notifications/" + notification.InboxID
+	harness.Eventually(t, patience, func() error {
+		if got := send(t, http.MethodGet, s.URL(path), nil, nil); got.header.Get("Mirror-Source") != "mirror" {
+			return fmt.Errorf("%s = %d %s %v; want it of the mirror", path, got.status, got.body, got.header)
+		}
+		return nil
+	})
+	upstream.Close()
+	check()
 }

@@ -27,6 +27,10 @@ for (let n = 0; n < 3; n++) {
   await shown(["getStorageDocument", room, "json"]);
 }
 assert.equal((await mirror.getStorageDocument(room, "json")).count, 2);
+// It looks for the rooms in the mirror, and writes to each of them.
+await mirror.massMutateStorage({ query: { roomId: { startsWith: "written a/" } } }, ({ root }) => root.set("mass", "yes"));
+await shown(["getStorageDocument", room, "json"]);
+assert.equal((await mirror.getStorageDocument(room, "json")).mass, "yes");
 
 const doc = new Y.Doc();
 doc.getMap("map").set("k", "v");

@@ -24,6 +24,10 @@ const (
 	// of HTTP/2 usually carries, and forwardsWaiting how many wait for that.
 	forwardsAtOnce  = 64
 	forwardsWaiting = 256
+	// shareAtOnce is how many of them are those of one caller, and shareWaiting how many of one
+	// wait for that: who reads long answers slowly keeps nobody else waiting.
+	shareAtOnce  = 16
+	shareWaiting = 64
 	// forwardPatience is how long one waits for its turn: its caller has no more than some
 	// seconds, and may try again.
 	forwardPatience = 3 * time.Second
@@ -39,16 +43,48 @@ type forwards struct {
 	// first is held by the one that waits at the limiter. The others wait for it, so that of
 	// the rate they have no more than the workers, who are one there, too.
 	first chan struct{}
+
+	mu sync.Mutex
+	// shares are those of the callers who have calls, by name.
+	shares map[string]*share
 	// doubted is when a failed call was last followed by a ping.
-	mu      sync.Mutex
 	doubted time.Time
+}
+
+// share is what one caller may have of the forwards.
+type share struct {
+	calls  int           // that wait or are under way
+	places chan struct{} // of those that go on
 }
 
 func newForwards() forwards {
 	return forwards{
 		waiting: make(chan struct{}, forwardsWaiting), places: make(chan struct{}, forwardsAtOnce),
-		first: make(chan struct{}, 1),
+		first: make(chan struct{}, 1), shares: make(map[string]*share),
 	}
+}
+
+// join adds a call of a caller, unless too many of its calls wait. The caller must call leave
+// when the call has ended.
+func (f *forwards) join(caller string) (s *share, leave func(), ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s = f.shares[caller]
+	if s == nil {
+		s = &share{places: make(chan struct{}, shareAtOnce)}
+		f.shares[caller] = s
+	}
+	if s.calls == shareAtOnce+shareWaiting {
+		return nil, nil, false
+	}
+	s.calls++
+	return s, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if s.calls--; s.calls == 0 {
+			delete(f.shares, caller)
+		}
+	}, true
 }
 
 // doubt reports whether a failed call may be followed by a ping, and counts it.
@@ -65,30 +101,52 @@ func (f *forwards) doubt() bool {
 
 // forwardTurn waits, but not for long, until a call for somebody else may be made. The caller must
 // call release when the call has ended.
-func (c *Client) forwardTurn(ctx context.Context, op string) (release func(), err error) {
+func (c *Client) forwardTurn(ctx context.Context, caller, op string) (release func(), err error) {
 	c.lookSometimes(ctx)
 	if f := c.held(); f != nil {
 		return nil, notSent(op, f)
 	}
-	select {
-	case c.forwards.waiting <- struct{}{}:
+	share, leave, ok := c.forwards.join(caller)
+	if !ok {
+		return nil, notSent(op, tooManyForwards())
+	}
+	patient, cancel := context.WithTimeout(ctx, forwardPatience)
+	defer cancel()
+	giveBack, err := c.awaitShare(patient, share)
+	if err == nil {
+		return func() { giveBack(); leave() }, nil
+	}
+	leave()
+	switch f := c.held(); {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("%s: %w", op, ctx.Err())
+	case f != nil:
+		return nil, notSent(op, f)
 	default:
 		return nil, notSent(op, tooManyForwards())
 	}
-	defer func() { <-c.forwards.waiting }()
-	patient, cancel := context.WithTimeout(ctx, forwardPatience)
-	defer cancel()
-	if err := c.awaitForward(patient); err != nil {
-		switch f := c.held(); {
-		case ctx.Err() != nil:
-			return nil, fmt.Errorf("%s: %w", op, ctx.Err())
-		case f != nil:
-			return nil, notSent(op, f)
-		default:
-			return nil, notSent(op, tooManyForwards())
-		}
+}
+
+// awaitShare takes a place of a caller's share, and then one of all, for which not too many may
+// wait.
+func (c *Client) awaitShare(ctx context.Context, s *share) (release func(), err error) {
+	select {
+	case s.places <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return func() { <-c.forwards.places }, nil
+	select {
+	case c.forwards.waiting <- struct{}{}:
+		err = c.awaitForward(ctx)
+		<-c.forwards.waiting
+	default:
+		err = tooManyForwards()
+	}
+	if err != nil {
+		<-s.places
+		return nil, err
+	}
+	return func() { <-c.forwards.places; <-s.places }, nil
 }
 
 // awaitForward takes a place and a turn.
@@ -125,18 +183,24 @@ func tooManyForwards() *fault.Error {
 // Forward makes a call for somebody else. The request names the path and the query below the
 // base URL, and its header holds nothing but what Liveblocks may see; the project's key is
 // added. It waits for its turn, but not for long, and takes no more than half of the rate from
-// the workers. It is made once, and a redirect is an answer.
+// the workers; each caller, who has a name, has a share of that. It is made once, and a redirect
+// is an answer. before is called once it is sure that the call will be made: its error keeps it
+// from being made.
 //
 // The body of the answer must be closed. Reading it fails if it is too long, stalls, or holds
 // the key. Forward fails with [ErrNoAnswer] if the call was made, also if the request's context
-// or body has ended it, and otherwise with a [*fault.Error] or the context's error.
-func (c *Client) Forward(r *http.Request) (*http.Response, error) {
+// or body has ended it, and otherwise with a [*fault.Error], the context's error or that of before.
+func (c *Client) Forward(caller string, r *http.Request, before func() error) (*http.Response, error) {
 	ctx, op := r.Context(), "rest read"
 	if r.Method != http.MethodGet {
 		op = "rest write"
 	}
-	release, err := c.forwardTurn(ctx, op)
+	release, err := c.forwardTurn(ctx, caller, op)
 	if err != nil {
+		return nil, err
+	}
+	if err := before(); err != nil {
+		release()
 		return nil, err
 	}
 	ctx, span := tracing.BeginCall(ctx, op)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -36,7 +37,7 @@ func TestForwardHeedsTheLimiter(t *testing.T) {
 	t.Parallel()
 	upstream, c := newFake(t)
 	do := func() (int, error) {
-		resp, err := c.Forward(post(t, strings.NewReader(`{"id":"new","defaultAccesses":[]}`)))
+		resp, err := c.Forward("", post(t, strings.NewReader(`{"id":"new","defaultAccesses":[]}`)), atOnce)
 		if err != nil {
 			return 0, err
 		}
@@ -106,8 +107,14 @@ func forward(ctx context.Context, c *Client, body io.Reader) (*http.Response, er
 	if err != nil {
 		return nil, err
 	}
-	return c.Forward(r)
+	return c.Forward(fmt.Sprint(callers.Add(1)), r, atOnce)
 }
+
+// callers counts those of forward, of whom each makes one call.
+var callers atomic.Int64
+
+// atOnce has nothing to do before a call.
+func atOnce() error { return nil }
 
 // forwardEmpty makes a call without a body, and closes its answer.
 func forwardEmpty(ctx context.Context, c *Client) error {
@@ -213,6 +220,90 @@ func TestForwardIsBounded(t *testing.T) {
 	})
 }
 
+// Whoever reads answers slowly, and asks for ever more, keeps nobody else from calling.
+func TestForwardIsShared(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, "http://upstream", func(cfg *Config) {
+			cfg.RatePerSecond = MaxRatePerSecond
+			cfg.Transport = withBody(strings.NewReader(""))
+		})
+		c.limiter.rate = MaxRatePerSecond
+		var open []io.Closer
+		for range shareAtOnce {
+			resp, err := c.Forward("slow", post(t, nil), atOnce) //nolint:bodyclose // below
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, resp.Body)
+		}
+		results := make(chan error)
+		for range shareWaiting {
+			go func() {
+				resp, err := c.Forward("slow", post(t, nil), atOnce)
+				if err == nil {
+					err = resp.Body.Close()
+				}
+				results <- err
+			}()
+		}
+		synctest.Wait()
+		_, err := c.Forward("slow", post(t, nil), atOnce) //nolint:bodyclose // there is none
+		wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
+		begin := time.Now()
+		for range forwardsAtOnce {
+			if err := forwardEmpty(t.Context(), c); err != nil {
+				t.Errorf("a call of somebody else = %v; want it made", err)
+			}
+		}
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("calls of others took %v; want them made at once", took)
+		}
+		for range shareWaiting { // they give up
+			wantFault(t, <-results, fault.Busy, fault.ReasonUpstreamRateLimited)
+		}
+		for _, resp := range open {
+			_ = resp.Close()
+		}
+		if resp, err := c.Forward("slow", post(t, nil), atOnce); err != nil {
+			t.Errorf("a call of a caller whose answers were read = %v; want it made", err)
+		} else {
+			_ = resp.Body.Close()
+		}
+		if n := len(c.forwards.shares); n > 0 {
+			t.Errorf("%d shares are kept; want none", n)
+		}
+	})
+}
+
+// What has to be done before a call is done only if it will be made, and keeps it from being
+// made if it fails.
+func TestForwardAfterWhatMustBeDone(t *testing.T) {
+	t.Parallel()
+	var o order
+	upstream, c := newFake(t, func(cfg *Config) { cfg.Stopped = o.stopped })
+	done := 0
+	want := errors.New("not recorded")
+	before := func() error { done++; return want }
+	_, err := c.Forward("", post(t, strings.NewReader(`{"id":"new"}`)), before) //nolint:bodyclose // there is none
+	if !errors.Is(err, want) || errors.Is(err, ErrNoAnswer) || len(upstream.Rooms()) != 1 || done != 1 {
+		t.Errorf("Forward = %v, %d rooms, %d times before; want it not made", err, len(upstream.Rooms()), done)
+	}
+	if n := len(c.forwards.places); n != 0 {
+		t.Errorf("%d places are held; want none", n)
+	}
+	o.reason.Store("for a while")
+	if err := c.Look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want = nil
+	_, err = c.Forward("", post(t, strings.NewReader(`{"id":"new"}`)), before) //nolint:bodyclose // there is none
+	wantFault(t, err, fault.Busy, fault.ReasonProjectPaused)
+	if done != 1 {
+		t.Error("something was done before a call that was not made")
+	}
+}
+
 // An answer that has been read as a whole holds no place.
 func TestForwardEndsWithItsAnswer(t *testing.T) {
 	t.Parallel()
@@ -280,7 +371,7 @@ func TestForwardWaitsForItsCaller(t *testing.T) {
 		}
 		request := post(t, slowly{strings.NewReader("abc"), time.Minute})
 		request.ContentLength = -1 // unknown
-		resp, err := c.Forward(request)
+		resp, err := c.Forward("", request, atOnce)
 		if err != nil {
 			t.Fatalf("Forward of a slow body = %v", err)
 		}
@@ -293,7 +384,7 @@ func TestForwardWaitsForItsCaller(t *testing.T) {
 			stalls := readerFunc(func([]byte) (int, error) { <-r.Context().Done(); return 0, r.Context().Err() })
 			return withBody(io.MultiReader(strings.NewReader("x"), stalls))(r)
 		}
-		if resp, err = c.Forward(post(t, nil)); err != nil {
+		if resp, err = c.Forward("", post(t, nil), atOnce); err != nil {
 			t.Fatal(err)
 		}
 		_, err = io.ReadAll(resp.Body)
@@ -336,7 +427,7 @@ func TestForwardLearns(t *testing.T) {
 			}
 		})
 		c.limiter.strikes = 1
-		resp, err := c.Forward(post(t, nil))
+		resp, err := c.Forward("", post(t, nil), atOnce)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -355,7 +446,7 @@ func TestForwardedErrorsQuoteNothing(t *testing.T) {
 		malformed := errors.New("malformed trailer: " + testKey)
 		cfg.Transport = withBody(iotest.ErrReader(malformed))
 	})
-	resp, err := c.Forward(post(t, nil))
+	resp, err := c.Forward("", post(t, nil), atOnce)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,7 +482,7 @@ func TestForwardFindsARefusedKey(t *testing.T) {
 	t.Parallel()
 	upstream, c := newFake(t)
 	upstream.SetSecret("sk_another")
-	resp, err := c.Forward(post(t, strings.NewReader(`{}`)))
+	resp, err := c.Forward("", post(t, strings.NewReader(`{}`)), atOnce)
 	if err != nil || resp.StatusCode != http.StatusForbidden {
 		t.Fatalf("Forward = %v, %v; want 403", resp, err)
 	}
@@ -446,7 +537,7 @@ func TestForwardOfABrokenBody(t *testing.T) {
 	broken := errors.New("the caller is gone")
 	r := post(t, io.MultiReader(strings.NewReader("{"), iotest.ErrReader(broken)))
 	r.ContentLength = -1 // unknown, as a server has it
-	resp, err := c.Forward(r)
+	resp, err := c.Forward("", r, atOnce)
 	if !errors.Is(err, broken) || !errors.Is(err, ErrNoAnswer) {
 		t.Errorf("Forward = %v; want the error of the body", err)
 	}

@@ -203,6 +203,9 @@ type Request struct {
 	Unlisted bool
 	// Background gives the fetch a lower priority than all other work.
 	Background bool
+	// Settle means that it has changed just now. Liveblocks may still return the state before,
+	// so a settle fetch follows.
+	Settle bool
 }
 
 // Delivery is an event with what it makes stale.

@@ -21,8 +21,8 @@ type Stale struct {
 	NoticeTime time.Time
 	// IfUnknown limits it to a resource that has no state yet.
 	IfUnknown bool
-	// Event means that an event reported it. Liveblocks may still return the state
-	// before the event, so a settle fetch follows.
+	// Event means that an event reported it, or a write was passed on. Liveblocks may still
+	// return the state before, so a settle fetch follows.
 	Event bool
 	// Deleted means that the resource is reported as deleted, by an event or
 	// because a complete list does not contain it.
@@ -46,7 +46,9 @@ func StaleByEvent(e mirror.Event, i mirror.Invalidation) Stale {
 
 // StaleByRequest returns the Stale of a request at now.
 func StaleByRequest(r mirror.Request, now time.Time) Stale {
-	return Stale{Resource: r.Resource, Now: now, Deleted: r.Unlisted, Background: r.Background, Lift: true}
+	return Stale{
+		Resource: r.Resource, Now: now, Event: r.Settle, Deleted: r.Unlisted, Background: r.Background, Lift: true,
+	}
 }
 
 // StaleByReplay returns the Stale of a recorded event that is replayed at now, for a

@@ -852,6 +852,8 @@ type NotificationFilter struct {
 	Rooms   Prefixes
 	Room    mirror.RoomID
 	User    string
+	// ID is that of the inbox notification; no index serves it alone.
+	ID      string
 	Channel string
 	Kind    string
 	Thread  string

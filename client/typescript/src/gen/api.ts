@@ -1148,7 +1148,7 @@ export interface components {
             endTime?: string;
             /** @description The kind of the task, or of what the request names in the room. Unspecified if none. */
             kind: components["schemas"]["ResourceKind"];
-            /** @description The name of the RPC, such as "PauseProject". Empty for refused calls whose caller is unknown, and beyond the first of a minute and of a day. */
+            /** @description The name of the RPC, such as "PauseProject", or the call of Liveblocks' REST API that was passed on, such as "DELETE /v2/rooms/*". Empty for refused calls whose caller is unknown, and beyond the first of a minute and of a day. */
             method: string;
             /** @description The fields that the request sets to true, separated by commas, such as "dryRun". */
             options: string;
@@ -4365,6 +4365,8 @@ export interface operations {
                 pageSize?: number;
                 /** @description The nextPageToken of the previous response. The filters must be the same. */
                 pageToken?: string;
+                /** @description Return only this notification, which has a row for each channel and repetition. Give userId as well: the notifications of the user, or of all, are looked at one by one. Empty means all notifications. */
+                notificationId?: string;
             };
             header?: never;
             path?: never;

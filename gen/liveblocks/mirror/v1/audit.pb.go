@@ -39,8 +39,9 @@ type AuditEntry struct {
 	// When the call ended, or when the latest was refused. Absent while the call goes on, and
 	// if the service was stopped meanwhile.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// The name of the RPC, such as "PauseProject". Empty for refused calls whose caller is
-	// unknown, and beyond the first of a minute and of a day.
+	// The name of the RPC, such as "PauseProject", or the call of Liveblocks' REST API that was
+	// passed on, such as "DELETE /v2/rooms/*". Empty for refused calls whose caller is unknown,
+	// and beyond the first of a minute and of a day.
 	Method string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
 	// The name of the credential: the id of a key, "oidc:" and the name of a rule, "token" for
 	// MIRROR_API_TOKEN, or "anybody" if there is none. Empty if the caller is unknown.

@@ -2214,9 +2214,13 @@ type ListNotificationsRequest struct {
 	// be shorter.
 	PageSize int32 `protobuf:"varint,9,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next_page_token of the previous response. The filters must be the same.
-	PageToken     string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PageToken string `protobuf:"bytes,10,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Return only this notification, which has a row for each channel and repetition.
+	// Give user_id as well: the notifications of the user, or of all, are looked at one
+	// by one. Empty means all notifications.
+	NotificationId string `protobuf:"bytes,11,opt,name=notification_id,json=notificationId,proto3" json:"notification_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ListNotificationsRequest) Reset() {
@@ -2315,6 +2319,13 @@ func (x *ListNotificationsRequest) GetPageSize() int32 {
 func (x *ListNotificationsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListNotificationsRequest) GetNotificationId() string {
+	if x != nil {
+		return x.NotificationId
 	}
 	return ""
 }
@@ -2831,7 +2842,7 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"page_token\x18\a \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"m\n" +
 	"\x11ListFlowsResponse\x120\n" +
 	"\x05flows\x18\x01 \x03(\v2\x1a.liveblocks.mirror.v1.FlowR\x05flows\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb2\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe5\x03\n" +
 	"\x18ListNotificationsRequest\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\tprojectId\x12!\n" +
@@ -2846,7 +2857,8 @@ const file_liveblocks_mirror_v1_mirror_service_proto_rawDesc = "" +
 	"\tpage_size\x18\t \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\"\x8d\x01\n" +
+	" \x01(\tB\b\xbaH\x05r\x03(\x80 R\tpageToken\x121\n" +
+	"\x0fnotification_id\x18\v \x01(\tB\b\xbaH\x05r\x03(\x80\x01R\x0enotificationId\"\x8d\x01\n" +
 	"\x19ListNotificationsResponse\x12H\n" +
 	"\rnotifications\x18\x01 \x03(\v2\".liveblocks.mirror.v1.NotificationR\rnotifications\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe9\x01\n" +

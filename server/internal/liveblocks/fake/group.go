@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"encoding/json"
 	"maps"
 	"net/http"
 	"net/url"
@@ -39,8 +40,20 @@ func (s *Server) GroupSource(id string) ([]byte, bool) {
 	return s.groups.get(id)
 }
 
-// groupPath reads the id out of the path of a group; it is empty for the list.
+// memberOf reads the user out of the path of the list of a user's groups; empty if it is
+// another path.
+func memberOf(r *http.Request) string {
+	if at := segmentsOf(r); len(at) == 3 && at[0] == "users" && at[2] == "groups" {
+		return at[1]
+	}
+	return ""
+}
+
+// groupPath reads the id out of the path of a group; it is empty for the lists.
 func groupPath(r *http.Request) (id string, ok bool) {
+	if memberOf(r) != "" {
+		return "", true
+	}
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/v2/groups")
 	if !ok || rest == "" {
 		return "", ok
@@ -49,9 +62,9 @@ func groupPath(r *http.Request) (id string, ok bool) {
 	return id, err == nil && rest[0] == '/' && id != "" && !strings.Contains(rest[1:], "/")
 }
 
-// listGroups answers a page of groups by id. The cursor is the last id of the
-// page before.
-func (s *Server) listGroups(q url.Values) answer {
+// listGroups answers a page of groups by id, those of a member if one is named. The cursor is
+// the last id of the page before.
+func (s *Server) listGroups(member string, q url.Values) answer {
 	limit, err := pageLimit(q)
 	if err != nil {
 		return unprocessable(err.Error())
@@ -62,7 +75,7 @@ func (s *Server) listGroups(q url.Values) answer {
 	var page [][]byte
 	for _, id := range slices.Sorted(maps.Keys(s.groups)) {
 		source := s.groups[id].now
-		if source == nil || id <= q.Get("startingAfter") || s.foreign {
+		if source == nil || id <= q.Get("startingAfter") || s.foreign || member != "" && !has(source, member) {
 			continue
 		}
 		if len(page) == limit {
@@ -71,4 +84,20 @@ func (s *Server) listGroups(q url.Values) answer {
 		cursor, page = id, append(page, source)
 	}
 	return pageAnswer("", page)
+}
+
+// has reports whether a user is in a group.
+func has(source []byte, user string) bool {
+	var group struct {
+		Members []struct {
+			ID string `json:"id"`
+		} `json:"members"`
+	}
+	_ = json.Unmarshal(source, &group) // what is no group has no members
+	for _, m := range group.Members {
+		if m.ID == user {
+			return true
+		}
+	}
+	return false
 }

@@ -1,8 +1,11 @@
 package fake
 
 import (
+	"cmp"
+	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,6 +26,8 @@ type Notification struct {
 	RoomID string
 	// SubjectID is the thread's, the mention's or the subject's, as the kind says.
 	SubjectID string
+	// AuthorID is who has mentioned the user, of a textMention.
+	AuthorID string
 	// TriggerTime is now if zero.
 	TriggerTime time.Time
 }
@@ -98,23 +103,76 @@ func (n Notification) render(read *time.Time) []byte {
 	case "thread":
 		m["threadId"] = n.SubjectID
 	case "textMention":
-		m["mentionId"] = n.SubjectID
+		m["mentionId"], m["createdBy"] = n.SubjectID, n.AuthorID
+		m["mention"] = map[string]any{"kind": "user", "id": n.UserID}
 	default:
-		m["subjectId"], m["activities"] = n.SubjectID, []any{}
+		m["subjectId"], m["activities"] = n.SubjectID, []any{map[string]any{
+			"id": "ac_" + n.InboxID, "createdAt": moment(n.TriggerTime), "data": map[string]any{"subject": n.SubjectID},
+		}}
 	}
 	// Strings can always be encoded.
 	b, _ := marshal(m)
 	return b
 }
 
-// inboxPath reads the ids out of the path of a notification.
+// inboxPath reads the ids out of the path of a notification; that of it is empty for the list.
 func inboxPath(r *http.Request) (user, id string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/v2/users/")
 	parts := strings.Split(rest, "/")
-	if !ok || len(parts) != 3 || parts[0] == "" || parts[1] != "inbox-notifications" || parts[2] == "" {
+	if !ok || len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] != "inbox-notifications" {
 		return "", "", false
 	}
 	user, _ = url.PathUnescape(parts[0]) // net/http has refused what cannot be
-	id, _ = url.PathUnescape(parts[2])
-	return user, id, true
+	if len(parts) == 3 {
+		id, _ = url.PathUnescape(parts[2])
+		ok = id != ""
+	}
+	return user, id, ok
+}
+
+// listInbox answers a page of a user's inbox, what was notified last first. The cursor
+// is the last id of the page before.
+func (s *Server) listInbox(user string, q url.Values) answer {
+	limit, err := pageLimitOf(q, 50, 50)
+	if err != nil {
+		return unprocessable(err.Error())
+	}
+	unread := q.Get("query")
+	if !slices.Contains([]string{"", "unread:true", "unread:false"}, unread) {
+		return errorAnswer(http.StatusUnprocessableEntity, "INVALID_QUERY", "the fake does not know this query")
+	}
+	type entry struct {
+		id, notified string
+		source       []byte
+	}
+	var all []entry
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, p := range s.inboxes {
+		var of struct {
+			NotifiedAt string
+			ReadAt     *string
+		}
+		if key.user != user || p.now == nil || s.foreign || json.Unmarshal(p.now, &of) != nil ||
+			unread != "" && (of.ReadAt == nil) != (unread == "unread:true") {
+			continue
+		}
+		all = append(all, entry{key.id, of.NotifiedAt, p.now})
+	}
+	slices.SortFunc(all, func(a, b entry) int {
+		return cmp.Or(strings.Compare(b.notified, a.notified), strings.Compare(a.id, b.id))
+	})
+	if after := q.Get("startingAfter"); after != "" {
+		all = all[slices.IndexFunc(all, func(e entry) bool { return e.id == after })+1:]
+	}
+	cursor := ""
+	if len(all) > limit {
+		all = all[:limit]
+		cursor = all[limit-1].id
+	}
+	page := make([][]byte, len(all))
+	for i, e := range all {
+		page[i] = e.source
+	}
+	return pageAnswer(cursor, page)
 }

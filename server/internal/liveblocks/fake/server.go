@@ -41,8 +41,9 @@ const (
 	EndpointComment    Endpoint = "comment"
 	// EndpointActiveUsers is active_users, under both of its names.
 	EndpointActiveUsers Endpoint = "active_users"
-	// EndpointInbox is one notification of a user's inbox.
+	// EndpointInbox is one notification of a user's inbox, EndpointInboxes the list of all.
 	EndpointInbox        Endpoint = "inbox_notification"
+	EndpointInboxes      Endpoint = "inbox_notifications"
 	EndpointUpdateRoomID Endpoint = "update_room_id"
 	EndpointGroups       Endpoint = "groups"
 	EndpointGroup        Endpoint = "group"
@@ -610,7 +611,10 @@ func roomNotFound(id string) answer {
 func route(r *http.Request) (Endpoint, string) {
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/v2/rooms")
 	if !ok {
-		if _, _, ok := inboxPath(r); ok && r.Method == http.MethodGet {
+		if _, id, ok := inboxPath(r); ok && r.Method == http.MethodGet {
+			if id == "" {
+				return EndpointInboxes, ""
+			}
 			return EndpointInbox, ""
 		}
 		if id, ok := groupPath(r); ok && r.Method == http.MethodGet {
@@ -787,10 +791,13 @@ func (s *Server) answer(r *http.Request, endpoint Endpoint, id string, step Step
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.readShelf(s.inboxes[inboxKey{user, notification}], step.stale, "Inbox notification")
+	case EndpointInboxes:
+		user, _, _ := inboxPath(r)
+		return s.listInbox(user, r.URL.Query())
 	case EndpointUpdateRoomID:
 		return s.rename(r, id)
 	case EndpointGroups:
-		return s.listGroups(r.URL.Query())
+		return s.listGroups(memberOf(r), r.URL.Query())
 	case EndpointGroup:
 		group, _ := groupPath(r)
 		s.mu.Lock()
@@ -842,11 +849,13 @@ func unprocessable(message string) answer {
 }
 
 // pageLimit says how long a page is asked for.
-func pageLimit(q url.Values) (limit int, err error) {
-	limit = 20
+func pageLimit(q url.Values) (limit int, err error) { return pageLimitOf(q, 20, 100) }
+
+func pageLimitOf(q url.Values, usual, most int) (limit int, err error) {
+	limit = usual
 	if v := q.Get("limit"); v != "" {
-		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > 100 {
-			return 0, errors.New("limit must be between 1 and 100")
+		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > most {
+			return 0, fmt.Errorf("limit must be between 1 and %d", most)
 		}
 	}
 	return limit, nil

@@ -346,7 +346,7 @@ func TestInbox(t *testing.T) {
 	s.Script(Match{Endpoint: EndpointInbox}, Stale(1))
 	wantAnswer(t, s, "GET", path, "", 200, string(unread))
 	for _, path := range []string{
-		"/v2/users/u/inbox-notifications", "/v2/users//inbox-notifications/x",
+		"/v2/users//inbox-notifications", "/v2/users//inbox-notifications/x",
 		"/v2/users/u/inbox-notifications/", "/v2/users/u/groups/x",
 	} {
 		wantAnswer(t, s, "GET", path, "", 404, `{"error":"Not Found"}`)
@@ -355,7 +355,9 @@ func TestInbox(t *testing.T) {
 	var published struct{ Data []map[string]any }
 	must(t, json.Unmarshal(readFile(t, "inbox-notifications.json"), &published))
 	custom := s.Notify(Notification{UserID: "u", Kind: "$fileUpload", SubjectID: "file-1"})
-	mention := s.Notify(Notification{UserID: "u", Kind: "textMention", RoomID: "r", SubjectID: "m1"})
+	mention := s.Notify(Notification{
+		UserID: "u", Kind: "textMention", RoomID: "r", SubjectID: "m1", TriggerTime: testClock.Add(time.Second),
+	})
 	for i, n := range []Notification{n, custom, mention} {
 		var got map[string]any
 		must(t, json.Unmarshal(n.render(nil), &got))
@@ -363,6 +365,29 @@ func TestInbox(t *testing.T) {
 			if _, ok := published.Data[i][name]; !ok {
 				t.Errorf("notification %d has a field %s, which is not published", i, name)
 			}
+		}
+		for name := range published.Data[i] {
+			if _, ok := got[name]; !ok && name != "organizationId" {
+				t.Errorf("notification %d lacks the field %s, which is published", i, name)
+			}
+		}
+	}
+
+	// The list has the latest first, in pages.
+	s.Read(custom, testClock)
+	read, _ := s.Inbox("u", custom.InboxID)
+	first, _ := s.Inbox("u", mention.InboxID)
+	list := "/v2/users/u/inbox-notifications"
+	page := func(cursor string, items ...[]byte) string { return string(pageAnswer(cursor, items).body) }
+	wantAnswer(t, s, "GET", list, "", 200, page("", first, read))
+	wantAnswer(t, s, "GET", list+"?limit=1", "", 200, page(mention.InboxID, first))
+	wantAnswer(t, s, "GET", list+"?limit=1&startingAfter="+mention.InboxID, "", 200, page("", read))
+	wantAnswer(t, s, "GET", list+"?query=unread:true", "", 200, page("", first))
+	wantAnswer(t, s, "GET", list+"?query=unread:false", "", 200, page("", read))
+	wantAnswer(t, s, "GET", "/v2/users/nobody/inbox-notifications", "", 200, page(""))
+	for _, query := range []string{"limit=51", "limit=0", "query=unread"} {
+		if status, body := do(t, s, "GET", list+"?"+query, ""); status != 422 {
+			t.Errorf("%s = %d %s; want 422", query, status, body)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/liveblocks"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/memory"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/access"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/serve/rpc"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -28,6 +29,9 @@ func (a *App) rest(conn grpc.ClientConnInterface, door *entrance, decoding *memo
 		Mode:   rest.Mode{Upstream: a.cfg.RESTUpstream == "on", Writes: a.cfg.RESTMode == "write"},
 		Permit: a.services.Permit, Forward: a.forward, Changed: a.changed, Record: a.services.RecordREST,
 		Conn: conn, Authorize: door.authorize, Project: a.services.Project, WarnAfter: a.cfg.RESTWarnAfter,
+		Refresh: func(ctx context.Context, of mirror.Resource) error {
+			return a.projects.of(of.Project).pool.Refresh(ctx, of)
+		},
 		Paused: func(project string) (time.Time, bool) {
 			s := a.projects.of(mirror.ProjectID(project)).client.Status()
 			return s.PausedSince, s.Stopped
@@ -57,8 +61,12 @@ func (a *App) rest(conn grpc.ClientConnInterface, door *entrance, decoding *memo
 }
 
 // forward makes a call to Liveblocks for a project.
-func (a *App) forward(project string, r *http.Request) (*http.Response, error) {
-	resp, err := a.projects.of(mirror.ProjectID(project)).client.Forward(r)
+func (a *App) forward(project string, r *http.Request, before func() error) (*http.Response, error) {
+	name := ""
+	if caller, ok := access.From(r.Context()); ok {
+		name = caller.Name
+	}
+	resp, err := a.projects.of(mirror.ProjectID(project)).client.Forward(name, r, before)
 	switch {
 	case errors.Is(err, liveblocks.ErrNoAnswer):
 		return nil, rest.ErrNoAnswer

@@ -42,6 +42,8 @@ const (
 	// changedWait is how long after its arrival a write is answered although what it has changed
 	// is not mirrored: Liveblocks' client for Python gives up after five seconds.
 	changedWait = 4 * time.Second
+	// bodyWait is how long a call waits for memory for a long body.
+	bodyWait = 3 * time.Second
 	// stateTimeout is how long is waited to learn whether a resource is known.
 	stateTimeout = 2 * time.Second
 )
@@ -70,7 +72,7 @@ func lacking(r *request, err error) bool {
 // gets the failure.
 func (h *Handler) instead(w http.ResponseWriter, r *request, failure error) error {
 	caller, ok := access.From(r.ctx)
-	if !ok || !caller.Allows(access.RESTUpstream) || !unambiguous(r) ||
+	if !ok || !caller.Allows(access.RESTUpstream) || !h.unambiguous(r) ||
 		r.route.room(r.ids) == nil && caller.Limited() {
 		return failure
 	}
@@ -80,7 +82,7 @@ func (h *Handler) instead(w http.ResponseWriter, r *request, failure error) erro
 // forward makes a call to Liveblocks in place of its caller, and answers with what comes
 // back. The path is one of the table, as it was sent.
 func (h *Handler) forward(w http.ResponseWriter, r *request, scope access.Scope) (err error) {
-	if !unambiguous(r) {
+	if !h.unambiguous(r) {
 		return pathMissing(r.URL.Path)
 	}
 	room := r.route.room(r.ids)
@@ -108,21 +110,20 @@ func (h *Handler) forward(w http.ResponseWriter, r *request, scope access.Scope)
 		return body.problem(err)
 	}
 	made := func(string) {}
-	if r.route.audited() {
+	resp, err := h.cfg.Forward(r.project, out, func() (err error) {
+		if !r.route.audited() {
+			return nil
+		}
 		if r.route.path[0] == "rooms" && len(r.ids) > 0 {
 			room = &r.ids[0] // also if the call is about more
 		}
-		if made, err = h.cfg.Record(r.ctx, r.project, r.route.name(), room); err != nil {
-			return err
-		}
-	}
-	resp, err := h.cfg.Forward(r.project, out)
+		made, err = h.cfg.Record(r.ctx, r.project, r.route.name(), room)
+		return err
+	})
 	if err != nil {
 		if errors.Is(err, ErrNoAnswer) { // it may have been done
 			made("UNKNOWN")
 			h.changed(r, named, time.Time{})
-		} else {
-			made("UNAVAILABLE")
 		}
 		return body.problem(err)
 	}
@@ -133,15 +134,23 @@ func (h *Handler) forward(w http.ResponseWriter, r *request, scope access.Scope)
 
 // unambiguous reports whether everybody on the way to Liveblocks reads the same ids in the
 // path. A proxy may resolve "." and "..", and what is escaped in an id is not so for a proxy
-// that decodes it: then it must not lead to other rooms than its caller may see.
-func unambiguous(r *request) bool {
+// that decodes it: then it must not lead to other rooms than its caller may see, or to another
+// call.
+func (h *Handler) unambiguous(r *request) bool {
 	if r.URL.RawPath != "" && r.URL.EscapedPath() != r.URL.RawPath {
 		return false // it would be escaped anew
 	}
 	caller, ok := access.From(r.ctx)
+	limited := !ok || caller.Limited()
+	if limited {
+		decoded := strings.ReplaceAll(r.URL.Path, "%", "%25")
+		if other, ids, _ := h.calls.match(r.Method, decoded); other != nil && !slices.Equal(ids, r.ids) {
+			return false
+		}
+	}
 	for _, id := range r.ids {
 		parts := []string{id}
-		if !ok || caller.Limited() {
+		if limited {
 			parts = strings.Split(strings.ReplaceAll(id, `\`, "/"), "/")
 		}
 		if slices.ContainsFunc(parts, func(s string) bool { return s == "" || s == "." || s == ".." }) {
@@ -208,7 +217,7 @@ func (h *Handler) outgoing(r *request, body *sentBody) (named string, out *http.
 	if r.route.sent != "" {
 		limit = maxNaming
 	}
-	begin, err := io.ReadAll(io.LimitReader(body, int64(limit)+1))
+	begin, err := h.ahead(r, body, limit)
 	switch {
 	case err != nil:
 		return "", nil, err
@@ -229,6 +238,28 @@ func (h *Handler) outgoing(r *request, body *sentBody) (named string, out *http.
 		named = member(begin, r.route.sent)
 	}
 	return named, out, nil
+}
+
+// errNoMemory means that there is no memory to read on. What was read is there.
+var errNoMemory = errors.New("no memory for a long body")
+
+// ahead reads a body until there is more than limit of it, or its end. What is longer than most
+// takes memory, until the call has ended.
+func (h *Handler) ahead(r *request, from io.Reader, limit int) (begin []byte, err error) {
+	begin, err = io.ReadAll(io.LimitReader(from, readAhead+1))
+	if err != nil || len(begin) <= readAhead || limit <= readAhead {
+		return begin, err
+	}
+	if !r.holds {
+		ctx, cancel := context.WithTimeout(r.ctx, bodyWait)
+		defer cancel()
+		if h.bodies.Acquire(ctx, maxNaming) != nil {
+			return begin, errNoMemory
+		}
+		r.holds = true
+	}
+	rest, err := io.ReadAll(io.LimitReader(from, int64(limit-readAhead)))
+	return append(begin, rest...), err
 }
 
 // member returns a member of an object that is a text.
@@ -252,12 +283,12 @@ func (h *Handler) told(r *request, resp *http.Response, named string, header htt
 	}
 	// A short answer is read as a whole, so that the call is over while what it has changed is
 	// fetched.
-	limit := int64(readAhead)
+	limit := readAhead
 	if r.route.answered != "" {
 		limit = maxNaming
 	}
-	begin, err := io.ReadAll(io.LimitReader(resp.Body, limit))
-	if err != nil {
+	begin, err := h.ahead(r, resp.Body, limit)
+	if err != nil && !errors.Is(err, errNoMemory) {
 		h.logBroken(r, err)
 		h.changed(r, named, time.Time{})
 		return badAnswer("Liveblocks did the write, and its answer ended early.")
@@ -302,6 +333,7 @@ func (h *Handler) changed(r *request, named string, until time.Time) bool {
 			continue // a room of any name can be deleted, and would be remembered for ever
 		}
 		c.Unlisted = c.Unlisted && !until.IsZero()
+		c.Settle = true // what is read right after a write may be older
 		list = append(list, c)
 	}
 	if r.route.serve != nil && r.params.Has("idempotent") && len(list) > 0 && known(list[0].Resource) {
@@ -432,6 +464,8 @@ func (b *sentBody) Close() error {
 func (b *sentBody) problem(err error) error {
 	failed := b.failed.Load()
 	switch {
+	case errors.Is(err, errNoMemory):
+		return busy()
 	case errors.Is(err, errBodyTooLong) || failed != nil && errors.Is(*failed, errBodyTooLong):
 		return bodyTooLong()
 	case failed != nil:

@@ -65,11 +65,13 @@ func (h *Handler) existingRoom(w http.ResponseWriter, r *request) error {
 	if !r.params.Has("idempotent") {
 		return refused
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxNaming))
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	body, err := h.ahead(r, http.MaxBytesReader(w, r.Body, maxNaming), maxNaming)
+	switch _, tooLong := errors.AsType[*http.MaxBytesError](err); {
+	case tooLong:
 		return bodyTooLong()
-	}
-	if err != nil {
+	case errors.Is(err, errNoMemory):
+		return busy()
+	case err != nil:
 		return bodyBroken()
 	}
 	r.Body, r.ContentLength, r.arrived = io.NopCloser(bytes.NewReader(body)), int64(len(body)), true

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -44,11 +45,14 @@ type Config struct {
 	Permit func(ctx context.Context, scope access.Scope, room *string) (string, error)
 	// Forward makes a call to Liveblocks for a project, of which the request has the path, the
 	// query, the body and what may be passed on of the header. It follows no redirect. It fails
-	// with [ErrNoAnswer] if the call was made, and otherwise with a gRPC status.
-	Forward func(project string, r *http.Request) (*http.Response, error)
+	// with [ErrNoAnswer] if the call was made, and otherwise with a gRPC status. Just before it
+	// makes the call it calls before, whose error it returns in place of that.
+	Forward func(project string, r *http.Request, before func() error) (*http.Response, error)
 	// Changed marks as stale what a forwarded write has changed, and waits until a time for it
 	// to be mirrored. It reports whether it is. The zero time has passed.
 	Changed func(ctx context.Context, changed []mirror.Request, until time.Time) bool
+	// Refresh fetches a resource again, and returns once that is applied.
+	Refresh func(ctx context.Context, of mirror.Resource) error
 	// Record records in the audit that a call is made, and with ended how it has ended. If it
 	// fails, the call must not be made; it is a gRPC status.
 	Record func(ctx context.Context, project, call string, room *string) (ended func(code string), err error)
@@ -90,12 +94,15 @@ type Handler struct {
 	mirror mirrorv1.MirrorServiceClient
 	calls  table
 	long   *answers
+	// bodies is the memory for long bodies that are read as a whole.
+	bodies *semaphore.Weighted
 }
 
 // New returns a Handler.
 func New(cfg Config) *Handler {
 	return &Handler{
 		cfg: cfg, mirror: mirrorv1.NewMirrorServiceClient(cfg.Conn), calls: newTable(), long: newAnswers(cfg.Memory),
+		bodies: semaphore.NewWeighted(max(cfg.Memory/4, maxNaming)),
 	}
 }
 
@@ -109,6 +116,8 @@ type request struct {
 	project string
 	// arrived means that the body has been read, and is kept.
 	arrived bool
+	// holds means that it holds memory for a long body.
+	holds bool
 	// ids are those in the path, in order.
 	ids []string
 	// params are those of the query.
@@ -137,6 +146,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return readOnly(r, h.calls.reads(rt.path))
 	}
 	call := &request{Request: r, route: rt, ctx: ctx, ids: ids, begin: time.Now()}
+	defer func() {
+		if call.holds {
+			h.bodies.Release(maxNaming)
+		}
+	}()
 	writes := rt.class == forwarded && h.cfg.Mode.Writes
 	switch {
 	case writes && (rt.serve == nil || !readsHere(ctx)):

@@ -62,6 +62,20 @@ type stub struct {
 	neverEntered bool
 	// badToken is a token of pages that is refused.
 	badToken string
+	// notified are the notifications.
+	notified []*mirrorv1.Notification
+}
+
+func (s *stub) ListNotifications(_ context.Context, req *mirrorv1.ListNotificationsRequest) (
+	*mirrorv1.ListNotificationsResponse, error,
+) {
+	got := &mirrorv1.ListNotificationsResponse{}
+	for _, n := range s.notified {
+		if req.GetProjectId() == "p" && n.GetUserId() == req.GetUserId() && n.GetNotificationId() == req.GetNotificationId() {
+			got.Notifications = append(got.Notifications, n)
+		}
+	}
+	return got, s.fails
 }
 
 func (s *stub) state(_ context.Context, of mirror.Resource) (mirror.Task, bool, error) {
@@ -216,6 +230,7 @@ func serveMirror(s *stub, service mirrorv1.MirrorServiceServer, change ...func(*
 		Project:   func(context.Context) (string, error) { return "p", nil },
 		Paused:    func(string) (time.Time, bool) { return time.Time{}, false },
 		Failing:   func(string) time.Time { return time.Time{} },
+		Refresh:   func(context.Context, mirror.Resource) error { return errors.New("no refresh") },
 		State:     s.state,
 		Unfetched: s.unfetched,
 		Memory:    16 << 20,

@@ -249,7 +249,7 @@ func newTable() table {
 
 		absent("users/*/inbox-notifications"),
 		write(http.MethodDelete, "users/*/inbox-notifications"),
-		absent("users/*/inbox-notifications/*"),
+		read("users/*/inbox-notifications/*", (*Handler).inboxNotification),
 		write(http.MethodDelete, "users/*/inbox-notifications/*"),
 		write(http.MethodPost, "inbox-notifications/trigger"),
 		absent("users/*/room-subscription-settings"),

@@ -386,6 +386,7 @@ func notificationList(e *env) {
 		Rooms:     store.Prefixes{"R", "roo"},
 		Room:      "room",
 		User:      "ann",
+		ID:        "in_odd",
 		Channel:   "email",
 		Kind:      "thread",
 		Thread:    "th_1",

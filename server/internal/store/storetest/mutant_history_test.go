@@ -156,6 +156,11 @@ func historyMutants() []mutant {
 			func(b base) store.Store { return &oneInbox{b} },
 		},
 		{"ignores the channel", []string{"notifications by filter"}, func(b base) store.Store { return &everyChannel{b} }},
+		{
+			"ignores the inbox notification",
+			[]string{"notifications by filter"},
+			func(b base) store.Store { return &everyInbox{b} },
+		},
 		{"plans every sweep anew", []string{"sweep under way goes on"}, func(b base) store.Store { return &plansAnew{b} }},
 		{"never plans more", []string{"fuller sweep begins anew"}, func(b base) store.Store { return &plansLess{b} }},
 		{
@@ -188,6 +193,9 @@ func historyMutants() []mutant {
 			[]string{"event lifts out of the background"},
 			func(b base) store.Store { return &staysBehind{b} },
 		},
+		{"settles no request", []string{"request settles if it shall"}, func(b base) store.Store {
+			return &altersRequests{b, func(r *mirror.Request) { r.Settle = false }}
+		}},
 		{"believes no list", []string{"unlisted counts as a delete event"}, func(b base) store.Store {
 			return &altersRequests{b, func(r *mirror.Request) { r.Unlisted = false }}
 		}},
@@ -407,6 +415,13 @@ type everyChannel struct{ base }
 
 func (m *everyChannel) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
 	f.Channel = ""
+	return m.Store.Notifications(ctx, f)
+}
+
+type everyInbox struct{ base }
+
+func (m *everyInbox) Notifications(ctx context.Context, f store.NotificationFilter) ([]mirror.Notification, error) {
+	f.ID = ""
 	return m.Store.Notifications(ctx, f)
 }
 

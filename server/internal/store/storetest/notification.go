@@ -346,6 +346,9 @@ func notificationsFiltered(e *env) {
 		{Channel: "teams"},
 		{Channel: "team"},
 		{Kind: "$a"},
+		{ID: "in_1"},
+		{ID: "IN_1"},
+		{User: "ann", ID: "in_2"},
 		{Thread: "th_1"},
 		{From: minute(-2)},
 		{To: minute(-2)},
@@ -358,7 +361,7 @@ func notificationsFiltered(e *env) {
 		var want []mirror.Notification
 		for _, n := range all {
 			if (f.Room == "" || n.Room == f.Room) && (f.User == "" || n.UserID == f.User) &&
-				(f.Channel == "" || n.Channel == f.Channel) &&
+				(f.ID == "" || n.ID == f.ID) && (f.Channel == "" || n.Channel == f.Channel) &&
 				(f.Kind == "" || n.Kind == f.Kind) && (f.Thread == "" || n.ThreadID == f.Thread) &&
 				(f.From.IsZero() || !n.CreateTime.Before(f.From)) && (f.To.IsZero() || n.CreateTime.Before(f.To)) {
 				want = append(want, n)

@@ -182,6 +182,7 @@ func Reads() []Read {
 			Rooms:     rooms,
 			Room:      id,
 			User:      id,
+			ID:        id,
 			Channel:   id,
 			Kind:      id,
 			Thread:    id,

@@ -187,7 +187,7 @@ func TestMarkStaleEqualsSQL(t *testing.T) {
 				for range rapid.IntRange(1, 5).Draw(t, "requests") {
 					r := mirror.Request{
 						Resource: resource.Draw(t, "resource"), Unlisted: rapid.Bool().Draw(t, "unlisted"),
-						Background: rapid.Bool().Draw(t, "background"),
+						Background: rapid.Bool().Draw(t, "background"), Settle: rapid.Bool().Draw(t, "settle"),
 					}
 					requests, list = append(requests, r), append(list, store.StaleByRequest(r, now))
 				}

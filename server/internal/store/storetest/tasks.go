@@ -34,6 +34,7 @@ var taskCases = []testCase{
 	{"settle fetch is left out after a late fetch", settleLate},
 	{"what comes in during the fetch is due again", raisedDuringLease},
 	{"settle fetch comes once", settleOnce},
+	{"request settles if it shall", settleRequest},
 	{"settle fetch stays owed while the room is away", settleOutlivesQuiet},
 	{"settle fetch begins anew with an event", settleAnew},
 	{"settle fetch that is brought forward is still owed", settleBroughtForward},
@@ -578,6 +579,22 @@ func settleOnce(e *env) {
 		}
 		e.pass(time.Hour)
 		e.wantNotDue(r)
+	}
+}
+
+func settleRequest(e *env) {
+	for _, settles := range []bool{false, true} {
+		room := mirror.RoomID(fmt.Sprintf("room %v", settles))
+		for _, r := range []mirror.Resource{roomOf(room), storageOf(room)} {
+			e.requestAll(mirror.Request{Resource: r, Settle: settles})
+			var want time.Time
+			if settles {
+				want = e.now.Add(settle)
+			}
+			if first := e.fetch(r); !first.Due.Equal(want) {
+				e.Fatalf("Apply of %s = %+v; want a settle fetch: %v", r.Kind, first, settles)
+			}
+		}
 	}
 }
 

@@ -1,5 +1,6 @@
 // Package query reads the query language of Liveblocks' REST API, in which clients filter
-// lists of rooms, threads and notifications: `resolved:true metadata["color"]:"red"`.
+// lists of rooms and threads: `resolved:true metadata["color"]:"red"`. That of inboxes goes to
+// Liveblocks, as inboxes do.
 //
 // It accepts and refuses what Liveblocks' published parser does, character by character.
 package query
@@ -43,8 +44,6 @@ var (
 		Fields: map[string]Type{"resolved": Boolean, "visibility": String}, Maps: map[string]Type{"metadata": Mixed},
 		Null: true,
 	}
-
-	Inbox = &Language{Fields: map[string]Type{"unread": Boolean}}
 )
 
 // Op is an operator.

@@ -14,7 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var languages = map[string]*Language{"rooms": Rooms, "threads": Threads, "inbox": Inbox}
+var languages = map[string]*Language{
+	"rooms": Rooms, "threads": Threads, "inbox": {Fields: map[string]Type{"unread": Boolean}},
+}
 
 // parts are what queries are put together from.
 var parts = []string{

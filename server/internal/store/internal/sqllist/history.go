@@ -293,6 +293,7 @@ func (r *Reader) Notifications(ctx context.Context, f store.NotificationFilter) 
 		at:    "n.create_time", id: "n.event_id",
 		first:  []idFilter{{"n.room_id", string(f.Room)}, {"n.user_id", f.User}, {"n.thread_id", f.Thread}},
 		others: []idFilter{{"n.kind", f.Kind}, {"n.channel", f.Channel}},
+		also:   func(s *statement) { s.where(unindexed("? = '' or n.notification_id = ?"), f.ID, f.ID) },
 		from:   f.From, to: f.To, afterTime: f.AfterTime, afterID: f.AfterID, limit: f.Limit,
 	}
 	scan := func(row Row, n *mirror.Notification) error {
