@@ -575,7 +575,8 @@ func (l *Limiter) note(ctx context.Context, r result) time.Duration {
 	case r.answered():
 		l.outage = time.Time{}
 		reopened := l.strikes > 0
-		l.pressed = l.pressed || reopened // the others have waited for this call
+		// The others have waited for this call, unless it began before the limiter closed.
+		l.pressed = l.pressed || reopened && !time.Now().Before(l.until)
 		l.strikes = 0
 		l.grow()
 		if reopened {

@@ -150,6 +150,25 @@ func TestClosedLimiterEndsTheWaitOfACall(t *testing.T) {
 	})
 }
 
+// What is answered while calls are deferred was sent before that, so it says nothing of the rate.
+func TestLateAnswerDoesNotRaiseTheRate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		upstream, c := newBubble(t)
+		upstream.Script(fake.Match{Room: "r", Endpoint: fake.EndpointStorage}, fake.Slow(3*time.Second))
+		var early sync.WaitGroup
+		early.Go(func() { _, _ = c.Storage(t.Context(), "r") })
+		time.Sleep(time.Second) //nolint:forbidigo // the bubble's clock, moved by hand
+		upstream.Script(fake.Match{Endpoint: fake.EndpointRoom}, fake.TooMany("30"))
+		_, _ = c.Room(t.Context(), "r")
+		refused := c.Status().RatePerSecond
+		early.Wait()
+		if s := c.Status(); s.RatePerSecond != refused || s.ThrottledUntil.IsZero() {
+			t.Errorf("Status = %+v; want %v calls a second still", s, refused)
+		}
+	})
+}
+
 func TestRateHalvesOnceForABurst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

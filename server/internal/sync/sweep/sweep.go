@@ -512,6 +512,14 @@ func (s *Sweeper) request(ctx context.Context, sweep *mirror.Sweep, wanted []mir
 
 // end finds the rooms that vanished and stores the sweep as done.
 func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Sweep, read *list) (mirror.Applied, error) {
+	// Before the problems of this sweep are found, which a restart meanwhile would lose.
+	if sweep.Full && !sweep.FullTime.IsZero() { // the first one finds a project that is new
+		if _, err := store.CleanAllTerms(ctx, s.cfg.Store, s.cfg.Project); ctx.Err() != nil {
+			return mirror.Applied{}, fmt.Errorf("delete terms of what is gone: %w", err)
+		} else if err != nil { // lists leave them out
+			s.cfg.Logger.WarnContext(ctx, "terms of what is gone are deleted by a later sweep", slog.Any("error", err))
+		}
+	}
 	if read != nil {
 		if err := s.vanished(ctx, &sweep, read); err != nil {
 			return mirror.Applied{}, err
@@ -523,11 +531,6 @@ func (s *Sweeper) end(ctx context.Context, lease mirror.Lease, sweep mirror.Swee
 	// During an upgrade, an earlier version of the service may have written or deleted some.
 	if _, err := store.IndexAll(ctx, s.cfg.Store, s.cfg.Project, nil); err != nil {
 		return mirror.Applied{}, fmt.Errorf("index rooms and threads: %w", err)
-	}
-	if sweep.Full && !sweep.FullTime.IsZero() { // the first one finds a project that is new
-		if _, err := store.CleanAllTerms(ctx, s.cfg.Store, s.cfg.Project); err != nil {
-			return mirror.Applied{}, fmt.Errorf("delete terms of what is gone: %w", err)
-		}
 	}
 	if err := s.failedTasks(ctx, &sweep); err != nil {
 		return mirror.Applied{}, err

@@ -51,7 +51,8 @@ type world struct {
 	sources int
 	// indexed counts the calls of IndexRooms and of IndexThreads.
 	indexed [2]int
-	// cleaned counts the calls of CleanTerms.
+	// cleaned counts the calls of CleanTerms, which return cleanErr.
+	cleanErr error
 	cleaned int
 }
 
@@ -200,7 +201,7 @@ func (w *world) index(kind int, of mirror.ProjectID, after store.IndexPlace) (st
 	return last, 1, nil
 }
 
-// CleanTerms counts its calls.
+// CleanTerms counts its calls, and fails if it is told to.
 func (w *world) CleanTerms(_ context.Context, of mirror.ProjectID, _ mirror.Kind, _ int16, _ store.TermPlace, _ int) (
 	store.CleanedTerms, error,
 ) {
@@ -208,7 +209,7 @@ func (w *world) CleanTerms(_ context.Context, of mirror.ProjectID, _ mirror.Kind
 	if of != project {
 		return store.CleanedTerms{}, fmt.Errorf("project %q was cleaned up", of)
 	}
-	return store.CleanedTerms{}, nil
+	return store.CleanedTerms{}, w.cleanErr
 }
 
 func (w *world) Counts(context.Context, mirror.ProjectID) (store.Counts, error) {
@@ -348,6 +349,22 @@ func TestFirstSweepIsFull(t *testing.T) {
 		if err != nil || status.Pending != 8 || status.Done != 0 || status.PerSecond != 2 ||
 			status.Remaining != 4*time.Second {
 			t.Fatalf("Status = %+v (%v); want 8 pending, 2 of them a second", status, err)
+		}
+	})
+}
+
+// A sweep ends also if the terms of what is gone cannot be deleted: only lists are slower.
+func TestSweepEndsWithoutItsCleanUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{cleanErr: errors.New("no right to delete")}
+		w.listed("r")
+		w.mirrored("r")
+		s := w.sweeper(nil)
+		w.run(t, s)
+		time.Sleep(24 * time.Hour) //nolint:forbidigo // the bubble's clock, moved by hand
+		if got := w.run(t, s); !got.Full || !got.Done || w.cleaned == 0 {
+			t.Errorf("sweep = %+v after %d calls of CleanTerms; want a full one that is done", got, w.cleaned)
 		}
 	})
 }

@@ -418,8 +418,8 @@ func (r *Reader) Counts(ctx context.Context, project mirror.ProjectID) (store.Co
 from mirror_resource_state s`+r.by("mirror_resource_state_by_due")+`where s.project_id = ?
     and s.background in (false, true) and s.due_time is not null
 union all
-select 1, count(*), 0, 0, min(f.due_time), min(f.due_time) from mirror_resource_state f
-where f.project_id = ? and f.fail_time is not null`, project, project)
+select 1, count(*), 0, 0, min(f.fail_time), min(f.fail_time) from mirror_resource_state f`+
+		r.by("mirror_resource_state_by_fail")+`where f.project_id = ? and f.fail_time is not null`, project, project)
 	var counts store.Counts
 	err := r.read(ctx, "count tasks", s, func(row Row) error {
 		var failed int
