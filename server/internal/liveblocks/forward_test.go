@@ -248,9 +248,12 @@ func TestForwardIsShared(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
+		begin := time.Now()
 		_, err := c.Forward("slow", post(t, nil), atOnce) //nolint:bodyclose // there is none
 		wantFault(t, err, fault.Busy, fault.ReasonUpstreamRateLimited)
-		begin := time.Now()
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("one more of the caller waited for %v; want it refused at once", took)
+		}
 		for range forwardsAtOnce {
 			if err := forwardEmpty(t.Context(), c); err != nil {
 				t.Errorf("a call of somebody else = %v; want it made", err)
@@ -262,14 +265,17 @@ func TestForwardIsShared(t *testing.T) {
 		for range shareWaiting { // they give up
 			wantFault(t, <-results, fault.Busy, fault.ReasonUpstreamRateLimited)
 		}
-		for _, resp := range open {
+		for _, resp := range open[1:] {
 			_ = resp.Close()
 		}
-		if resp, err := c.Forward("slow", post(t, nil), atOnce); err != nil {
-			t.Errorf("a call of a caller whose answers were read = %v; want it made", err)
-		} else {
-			_ = resp.Body.Close()
+		for range shareAtOnce {
+			if resp, err := c.Forward("slow", post(t, nil), atOnce); err != nil {
+				t.Errorf("a call of a caller whose answers were read = %v; want it made", err)
+			} else {
+				_ = resp.Body.Close()
+			}
 		}
+		_ = open[0].Close()
 		if n := len(c.forwards.shares); n > 0 {
 			t.Errorf("%d shares are kept; want none", n)
 		}
