@@ -53,7 +53,7 @@ type world struct {
 	indexed [2]int
 	// cleaned counts the calls of CleanTerms, which return cleanErr.
 	cleanErr error
-	cleaned int
+	cleaned  int
 }
 
 func (w *world) Project(context.Context, mirror.ProjectID) (mirror.Project, error) {
