@@ -102,7 +102,7 @@ test-fast: go ## all that Go and Postgres alone can test, without the race detec
 	TEST_ENGINES=postgres go test -skip '$(needs_more)' $(raced) $(unraced)
 
 .PHONY: test
-test: go node ## every test; ENGINE=postgres or ENGINE=mysql leaves the other engine out (10 min)
+test: go node ## every test; ENGINE=postgres or ENGINE=mysql leaves the other engine out (22 min)
 	tools/testdeps.sh $(ENGINE)
 	TEST_ENGINES=$(ENGINE) go test -race -shuffle=on -timeout=20m $(raced)
 	TEST_ENGINES=$(ENGINE) go test -shuffle=on -timeout=20m $(unraced) ./server/e2e/...
