@@ -19,6 +19,9 @@ func benchApply(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, upstream.stop()) }()
+	if b.profile != "" {
+		return b.profileApply(ctx, upstream)
+	}
 	w := b.table(fmt.Sprintf("(c) documents brought up to date per second: %d webhooks, each fetched from a fake that "+
 		"answers at once and applied by %d workers,\n"+
 		"    without settle fetches, against plain %s upserts of the %s by as many workers into the same table; CPU ours "+

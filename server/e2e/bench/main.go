@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -84,6 +85,7 @@ type options struct {
 	engine  string
 	dir     string
 	service string
+	against string
 	profile string
 	quick   bool
 	share   int
@@ -121,14 +123,18 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.dir, "dir", "",
 		"folder for the data, on the disk to measure; empty means the system's for temporary files")
 	f.StringVar(&o.service, "service", "", "binary of the service; empty builds it")
+	f.StringVar(&o.against, "against", "",
+		"binary of another build of the service: measure this one against it, in parts a to c, and not against plain code")
 	f.StringVar(&o.profile, "profile", "",
-		"do not measure, but write processor profiles of the service in parts a and b into this folder")
+		"do not measure, but write processor profiles of the service in parts a to c into this folder")
 	f.IntVar(&o.share, "share", 0,
 		"in part b, let the callers share this many gRPC connections; 0 gives each its own, like to the database")
 	var conns string
 	f.StringVar(&conns, "conns", "",
 		"numbers of connections in parts a and b, separated by commas; empty means 1,8,32,128, and 8,32 with -quick")
 	f.IntVar(&o.rate, "rate", 0, "events a second in parts e and h; 0 means 400, and 100 with -quick")
+	var rounds int
+	f.IntVar(&rounds, "rounds", 0, "windows of each line; 0 means 3")
 	f.IntVar(&o.oldRows, "rows", 0, "old rows of each table in part k; 0 means 1,000,000, and 50,000 with -quick")
 	f.BoolVar(&o.quick, "quick", false, "short windows and few rooms, for development: the ratios swing")
 	if err := f.Parse(args); err != nil {
@@ -144,6 +150,9 @@ func parseOptions(args []string) (options, error) {
 		o.conns, o.warm, o.timed = []int{8, 32}, 200*time.Millisecond, 800*time.Millisecond
 		o.rooms, o.applyRooms, o.samples = 2000, 400, 20
 		o.freshWarm, o.freshTimed, o.stall, o.aging = time.Second, 3*time.Second, 45*time.Second, 3*time.Second
+	}
+	if rounds > 0 {
+		o.rounds = rounds
 	}
 	if o.rate == 0 {
 		o.rate = 400
@@ -238,10 +247,11 @@ func runBench(ctx context.Context, opt options) (err error) {
 	fmt.Fprintf(b.out, "processor time is in microseconds an operation: server + %s + load generator; memory is the "+
 		"server's peak in MiB\n", b.admin.name)
 	begin := time.Now()
-	for _, p := range parts() {
-		if !strings.Contains(b.only, p.name) {
-			continue
-		}
+	chosen := slices.DeleteFunc(parts(), func(p part) bool { return !strings.Contains(b.only, p.name) })
+	if b.against != "" {
+		chosen = []part{{"of -against", benchAgainst}}
+	}
+	for _, p := range chosen {
 		if err := p.run(ctx, b); err != nil {
 			return fmt.Errorf("part %s: %w", p.name, err)
 		}

@@ -128,8 +128,13 @@ func serve(ctx context.Context, h http.Handler) error {
 
 // startService starts the real binary and waits until it is ready.
 func (b *bench) startService(ctx context.Context, env map[string]string) (*process, error) {
+	return b.startBuild(ctx, b.service, env)
+}
+
+// startBuild does so with another build of it.
+func (b *bench) startBuild(ctx context.Context, binary string, env map[string]string) (*process, error) {
 	ready := filepath.Join(b.dir, "ready-"+strconv.Itoa(b.started))
-	cmd := exec.CommandContext(ctx, b.service, "serve", "--ready-file", ready)
+	cmd := exec.CommandContext(ctx, binary, "serve", "--ready-file", ready)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.dir}
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)

@@ -44,8 +44,8 @@ func (b *bench) withApp(ctx context.Context, env map[string]string, f func(app.R
 	return f(a.Addresses())
 }
 
-// profiled runs one job with the profiler on.
-func (b *bench) profiled(ctx context.Context, name string, job loadJob) (err error) {
+// profiled runs one job with the profiler on, until the function returns if one is given.
+func (b *bench) profiled(ctx context.Context, name string, job loadJob, until func() error) (err error) {
 	if err := os.MkdirAll(b.profile, 0o755); err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (b *bench) profiled(ctx context.Context, name string, job loadJob) (err err
 	if err := pprof.StartCPUProfile(f); err != nil {
 		return err
 	}
-	got, err := b.window(ctx, job, nil, nil, nil)
+	got, err := b.window(ctx, job, nil, nil, until)
 	pprof.StopCPUProfile()
 	runtime.ReadMemStats(&after)
 	if err != nil {
@@ -94,7 +94,7 @@ func (b *bench) profileWebhooks(ctx context.Context, database string, upstream *
 		}
 		for _, conns := range b.conns {
 			job.Conns = conns
-			if err := b.profiled(ctx, fmt.Sprintf("webhooks-%d", conns), job); err != nil {
+			if err := b.profiled(ctx, fmt.Sprintf("webhooks-%d", conns), job, nil); err != nil {
 				return err
 			}
 		}
@@ -114,11 +114,40 @@ func (b *bench) profileReads(ctx context.Context, env map[string]string, databas
 					Kind: "grpc", Addr: r.GRPCAddr, Conns: conns, Size: c.size, Rooms: c.count, Warm: b.warm,
 					Timed: 4 * b.timed,
 				}
-				if err := b.profiled(ctx, fmt.Sprintf("read-%d-%d", c.size, conns), job); err != nil {
+				if err := b.profiled(ctx, fmt.Sprintf("read-%d-%d", c.size, conns), job, nil); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	})
+}
+
+// profileApply profiles part c.
+func (b *bench) profileApply(ctx context.Context, upstream *process) error {
+	for _, size := range fetchCases() {
+		u, err := b.database(ctx, fmt.Sprintf("c_profile_%d", size))
+		if err != nil {
+			return err
+		}
+		if err := b.withApp(ctx, settings(u, upstream.addr, callsPerSecond, unbounded, "MIRROR_SETTLE", "0"),
+			func(r app.Ready) error { return b.profileAppliesOf(ctx, size, r, u) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) profileAppliesOf(ctx context.Context, size int, r app.Ready, u string) error {
+	if err := b.fill(ctx, r.HTTPAddr, u, size, b.applyRooms); err != nil {
+		return err
+	}
+	db, err := connect(ctx, u, 1)
+	if err != nil {
+		return err
+	}
+	defer db.close()
+	return b.profiled(ctx, fmt.Sprintf("apply-%d", size), loadJob{
+		Kind: "webhooks", Addr: r.HTTPAddr, Conns: workers, Limit: 4 * int64(b.applyRooms), Size: size, Rooms: b.applyRooms,
+	}, func() error { return awaitSQL(ctx, db, db.idle) })
 }
