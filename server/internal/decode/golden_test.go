@@ -392,7 +392,7 @@ func storage(content []byte) record {
 		shown, _ := json.Marshal(flows) // of strings, bytes and finite numbers
 		r.bytes("flows", shown)
 	}
-	if docs, err := tiptap.Docs(doc.Data); err == nil && string(docs) != "{}" {
+	if docs := tiptap.Docs(rawjson.Known(doc.Data)); string(docs) != "{}" {
 		r.bytes("tiptap", docs)
 	}
 	return r

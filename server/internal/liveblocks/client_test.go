@@ -217,11 +217,26 @@ func TestStorageMustBeALiveObject(t *testing.T) {
 		`{"status":"maintenance"}`, `[]`, `{}`, `null`, `"LiveObject"`, `{"data":{}}`, `{"liveblocksType":"LiveObject"}`,
 		`{"liveblocksType":"LiveObject","data":[]}`, `{"liveblocksType":"LiveMap","data":{}}`,
 		`{"liveblocksType":"LiveList","data":[]}`, `{"error":"LiveObject","data":{}}`,
+		`{"liveblocksType":"LiveObject","data":{}`, `{"liveblocksType":"LiveObject","data":{},"data":[]}`,
+		`{"liveblocksType":"LiveObject","data":{"a":nul}}`, strings.Repeat("[", 10_001) + strings.Repeat("]", 10_001),
 	} {
 		upstream, c := newFake(t)
 		upstream.Script(fake.Match{}, fake.Answer(200, "application/json", []byte(body)))
 		_, err := c.Storage(t.Context(), "r")
 		wantFault(t, err, fault.Unavailable, fault.ReasonUpstreamAnswerInvalid)
+	}
+	for name, body := range map[string]string{
+		"white space":         " {\"data\" : {}, \"liveblocksType\":\t\"LiveObject\"}\r\n",
+		"no UTF-8":            "{\"liveblocksType\":\"LiveObject\",\"data\":{\"a\":\"\xff\"}}",
+		"the last one counts": `{"liveblocksType":"LiveMap","liveblocksType":"LiveObject","data":[],"data":{}}`,
+		"nested too deeply": `{"liveblocksType":"LiveObject","data":{"a":` + strings.Repeat("[", 10_001) +
+			strings.Repeat("]", 10_001) + `}}`,
+	} {
+		upstream, c := newFake(t)
+		upstream.Script(fake.Match{}, fake.Answer(200, "application/json", []byte(body)))
+		if got, err := c.Storage(t.Context(), "r"); err != nil || string(got.Body) != body {
+			t.Errorf("%s: Storage = %.50q, %v; want it as it is", name, got.Body, err)
+		}
 	}
 }
 

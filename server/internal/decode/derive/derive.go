@@ -68,7 +68,7 @@ func Storage(content []byte, maxData int) mirror.DocumentContent {
 		doc.DataProblem = err.Error()
 		return doc
 	}
-	doc.Text = tiptap.Text(data)
+	doc.Text = tiptap.Text(rawjson.Known(data))
 	doc.Data, doc.DataProblem = queryable(data, properties)
 	return doc
 }
@@ -80,7 +80,7 @@ func textOf(content []byte) string {
 	if err != nil {
 		return ""
 	}
-	return tiptap.Text(json)
+	return tiptap.Text(rawjson.Known(json))
 }
 
 // Ydoc derives the columns of a Yjs document, as [Storage] does, and returns the

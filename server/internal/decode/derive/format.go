@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/lson"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/rawjson"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/tiptap"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/decode/yjs"
 )
@@ -42,9 +43,7 @@ const (
 var (
 	StorageSource = Format{MediaType: jsonType, Tag: "lson"}
 	StorageJSON   = Format{MediaType: jsonType, Tag: "json-" + strconv.Itoa(lson.Version), Derive: storageJSON}
-	StorageText   = storageFormat(textType, "text", func(json []byte) ([]byte, error) {
-		return []byte(tiptap.Text(json)), nil
-	})
+	StorageText   = storageFormat(textType, "text", func(root rawjson.Value) []byte { return []byte(tiptap.Text(root)) })
 	StorageEditor = storageFormat(jsonType, "editor", tiptap.Docs)
 )
 
@@ -61,14 +60,14 @@ func storageJSON(source []byte) ([]byte, error) {
 	return content, err
 }
 
-func storageFormat(mediaType, name string, fromJSON func([]byte) ([]byte, error)) Format {
+func storageFormat(mediaType, name string, fromJSON func(rawjson.Value) []byte) Format {
 	tag := name + "-" + strconv.Itoa(lson.Version) + "." + strconv.Itoa(tiptapVersion)
 	return Format{mediaType, tag, func(source []byte) ([]byte, error) {
 		content, err := storageJSON(source)
 		if err != nil {
 			return nil, err
 		}
-		return fromJSON(content)
+		return fromJSON(rawjson.Known(content)), nil
 	}}
 }
 

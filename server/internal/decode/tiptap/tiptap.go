@@ -30,13 +30,9 @@ const MaxDepth = 100
 // fields. As with Yjs documents, each block is a line, empty blocks are left out, a
 // hard break starts a new line, and a mention reads "@" and its label or the id of the
 // user or group. The result
-// is empty if there are no documents or storageJSON, a Storage document as plain
-// JSON, cannot be read.
-func Text(storageJSON []byte) string {
-	docs, err := find(storageJSON)
-	if err != nil {
-		return ""
-	}
+// is empty if there are no documents in storage, a Storage document as plain JSON.
+func Text(storage rawjson.Value) string {
+	docs := find(storage)
 	var t texter
 	for _, field := range slices.Sorted(maps.Keys(docs)) {
 		t.line = true
@@ -62,17 +58,14 @@ func Part(plainLSON []byte) []byte {
 	return append(part, '}')
 }
 
-// Docs returns the documents in storageJSON, which is a Storage document as plain
+// Docs returns the documents in storage, which is a Storage document as plain
 // JSON: one object with a member for each field, in their order, that is the
 // document in the JSON of ProseMirror, on which Tiptap is built:
 // {"type":"doc","content":[…]} of nodes {"type":…,"attrs":{…},"content":[…]} and
 // texts {"type":"text","marks":[{"type":…,"attrs":{…}}],"text":…}. Without
-// documents it is an empty object. The only error is [rawjson.ErrSyntax].
-func Docs(storageJSON []byte) ([]byte, error) {
-	docs, err := find(storageJSON)
-	if err != nil {
-		return nil, err
-	}
+// documents it is an empty object.
+func Docs(storage rawjson.Value) []byte {
+	docs := find(storage)
 	dst := []byte{'{'}
 	for _, field := range slices.Sorted(maps.Keys(docs)) {
 		if doc := nodeOf(docs[field]); doc.typ.IsString() && !doc.isText() {
@@ -80,20 +73,16 @@ func Docs(storageJSON []byte) ([]byte, error) {
 			dst = doc.appendTo(dst, 0)
 		}
 	}
-	return append(dst, '}'), nil
+	return append(dst, '}')
 }
 
 // find returns the documents by their fields.
-func find(storageJSON []byte) (map[string]rawjson.Value, error) {
-	// Most rooms have none, and this check is cheaper than parsing.
-	if !bytes.Contains(storageJSON, []byte(`"`+docsKey+`"`)) {
-		return nil, nil
+func find(storage rawjson.Value) map[string]rawjson.Value {
+	// Most rooms have none, and this check is cheaper than reading the members.
+	if !bytes.Contains(storage, []byte(`"`+docsKey+`"`)) {
+		return nil
 	}
-	root, err := rawjson.Parse(storageJSON)
-	if err != nil {
-		return nil, err
-	}
-	return maps.Collect(root.Get(docsKey).Members()), nil
+	return maps.Collect(storage.Get(docsKey).Members())
 }
 
 // node is a node of a document.
