@@ -69,7 +69,7 @@ type Metrics struct {
 	sources Sources
 
 	deliveries                 *prometheus.CounterVec
-	ack, age, batch            *prometheus.HistogramVec
+	ack, age, batch            prometheus.Observer
 	lastDelivery               *prometheus.GaugeVec
 	calls                      *prometheus.CounterVec
 	callSeconds                *prometheus.HistogramVec
@@ -118,16 +118,17 @@ func (m *Metrics) define() {
 			"`unavailable`, `invalid`), or `not_synced`: recorded, but with `MIRROR_ACK=synced` the change was not mirrored in "+
 			"time. `project` is empty if no secret verified the delivery.", "project", "outcome")
 	m.ack = m.histogram("mirror_webhook_ack_seconds",
-		"Time from the arrival of a delivery until it is recorded or known as a duplicate, of those that were.", quick)
+		"Time from the arrival of a delivery until it is recorded or known as a duplicate, of those that were.", quick).
+		WithLabelValues()
 	m.age = m.histogram("mirror_webhook_signature_age_seconds",
 		"Age of the signature of a verified delivery at its arrival; a clock that is ahead counts as 0.",
-		[]float64{.5, 1, 2, 5, 10, 30, 60, 120, 240, 300})
+		[]float64{.5, 1, 2, 5, 10, 30, 60, 120, 240, 300}).WithLabelValues()
 	m.lastDelivery = m.gauge("mirror_last_webhook_timestamp_seconds",
 		"When the latest event was received, in seconds since 1970; 0 if none ever was. A process that starts reads it from "+
 			"the database; later ones are those that it received itself, so of several replicas the largest value counts.",
 		"project")
 	m.batch = m.histogram("mirror_ledger_batch_events", "Deliveries that shared one commit.",
-		[]float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512})
+		[]float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512}).WithLabelValues()
 
 	m.calls = m.counter("mirror_upstream_requests_total",
 		"Calls to Liveblocks by route and status. Without a response that can be used, `code` says why: `no_answer`, "+
@@ -373,13 +374,13 @@ func (m *Metrics) Begin(project mirror.ProjectID) {
 func (m *Metrics) Answered(a ledger.Answer) {
 	m.deliveries.WithLabelValues(string(a.Project), a.Result).Inc()
 	if a.Project != "" && a.Result != ledger.ResultUnauthenticated && a.Result != ledger.ResultInvalid {
-		m.age.WithLabelValues().Observe(max(a.Age, 0).Seconds())
+		m.age.Observe(max(a.Age, 0).Seconds())
 	}
 	switch a.Result {
 	case ledger.ResultUnauthenticated, ledger.ResultInvalid, ledger.ResultUnavailable:
 		return
 	}
-	m.ack.WithLabelValues().Observe(a.Took.Seconds())
+	m.ack.Observe(a.Took.Seconds())
 	if a.Fresh {
 		m.Received(a.Project, m.now())
 	}
@@ -395,7 +396,7 @@ func (m *Metrics) Received(project mirror.ProjectID, at time.Time) {
 func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
 // Committed counts a commit of so many deliveries.
-func (m *Metrics) Committed(deliveries int) { m.batch.WithLabelValues().Observe(float64(deliveries)) }
+func (m *Metrics) Committed(deliveries int) { m.batch.Observe(float64(deliveries)) }
 
 // Called returns what counts the calls of a project to Liveblocks.
 func (m *Metrics) Called(project mirror.ProjectID) func(liveblocks.Call) {

@@ -111,12 +111,15 @@ func (g *Guard) Permit(rule Rule, caller *Caller) error {
 // and MetricsPath.
 func Methods() []string { return slices.Sorted(maps.Keys(rules)) }
 
+// probes begins the full names of the methods of probes.
+var probes = "/" + healthv1.Health_ServiceDesc.ServiceName + "/"
+
 // RuleOf returns the rule of a method, by its full name. Probes have no credential.
 func RuleOf(method string) (Rule, bool) {
-	if strings.HasPrefix(method, "/"+healthv1.Health_ServiceDesc.ServiceName+"/") {
-		return Rule{Open: true}, true
-	}
 	rule, ok := rules[method]
+	if !ok && strings.HasPrefix(method, probes) {
+		rule, ok = Rule{Open: true}, true
+	}
 	rule.Method = path.Base(method)
 	return rule, ok
 }

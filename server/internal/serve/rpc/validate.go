@@ -3,10 +3,14 @@ package rpc
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -17,20 +21,25 @@ import (
 // validator checks requests against the rules in the API's definition.
 type validator struct {
 	rules protovalidate.Validator
-	// texts are the fields of each request of the API that are strings, or maps from
-	// strings to strings.
-	texts map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor
-	// times are the fields of each request of the API that are times.
-	times map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor
+	// requests are those of the API.
+	requests map[protoreflect.MessageDescriptor]requestRules
+}
+
+// requestRules is what is to be checked of a request.
+type requestRules struct {
+	// texts are its fields that are strings, or maps from strings to strings, and times
+	// those that are times.
+	texts, times []protoreflect.FieldDescriptor
+	// ruled are the fields about which there is a rule, or in which. If none is set, a request
+	// that may be empty breaks none: evaluating the rules of a delivery takes longer than
+	// its signature.
+	ruled    []protoreflect.FieldDescriptor
+	mayEmpty bool
 }
 
 // newValidator compiles the rules of all requests in advance. The rules are part of
 // the binary, so an error here is a broken build.
 func newValidator() *validator {
-	v := &validator{
-		texts: make(map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor),
-		times: make(map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor),
-	}
 	var requests []protoreflect.MessageDescriptor
 	for _, file := range []protoreflect.FileDescriptor{
 		mirrorv1.File_liveblocks_mirror_v1_event_service_proto,
@@ -41,10 +50,7 @@ func newValidator() *validator {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {
-				request := methods.Get(j).Input()
-				requests = append(requests, request)
-				v.texts[request] = fieldsThat(request, isText)
-				v.times[request] = fieldsThat(request, isTime)
+				requests = append(requests, methods.Get(j).Input())
 			}
 		}
 	}
@@ -52,8 +58,30 @@ func newValidator() *validator {
 	if err != nil {
 		panic(fmt.Sprintf("rpc: compile the rules of the API: %v", err))
 	}
-	v.rules = rules
+	v := &validator{rules: rules, requests: make(map[protoreflect.MessageDescriptor]requestRules)}
+	for _, request := range requests {
+		v.requests[request] = requestRules{
+			texts: fieldsThat(request, isText), times: fieldsThat(request, isTime), ruled: fieldsThat(request, hasRules),
+			mayEmpty: !proto.HasExtension(request.Options(), validate.E_Message) &&
+				rules.Validate(dynamicpb.NewMessage(request)) == nil,
+		}
+	}
 	return v
+}
+
+// canBreak reports whether a request can break a rule.
+func (r *requestRules) canBreak(request protoreflect.Message) bool {
+	return !r.mayEmpty || slices.ContainsFunc(r.ruled, request.Has)
+}
+
+// hasRules reports whether there is a rule about a field, or about what is in it.
+func hasRules(field protoreflect.FieldDescriptor) bool {
+	if proto.HasExtension(field.Options(), validate.E_Field) {
+		return true
+	}
+	message := field.Message()
+	// Those of Google have no rules.
+	return message != nil && !strings.HasPrefix(string(message.FullName()), "google.")
 }
 
 func fieldsThat(message protoreflect.MessageDescriptor,
@@ -88,7 +116,7 @@ func (v *validator) check(message any) error {
 		return fmt.Errorf("validate: %T is no message", message)
 	}
 	request := m.ProtoReflect()
-	texts, ours := v.texts[request.Descriptor()]
+	rules, ours := v.requests[request.Descriptor()]
 	if !ours {
 		return nil
 	}
@@ -96,7 +124,7 @@ func (v *validator) check(message any) error {
 	// refuse a filter on it. Strings from the wire are valid UTF-8; those of
 	// in-process calls may not be.
 	var bad []string
-	for _, field := range texts {
+	for _, field := range rules.texts {
 		ok := true
 		if field.IsMap() {
 			request.Get(field).Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
@@ -114,13 +142,17 @@ func (v *validator) check(message any) error {
 		return invalidIDs(bad...)
 	}
 	var wrong []fault.Field
-	for _, field := range v.times[request.Descriptor()] {
+	for _, field := range rules.times {
 		if t, ok := request.Get(field).Message().Interface().(*timestamppb.Timestamp); ok && request.Has(field) &&
 			!t.IsValid() {
 			wrong = append(wrong, fault.Field{Path: string(field.Name()), Problem: "must be a time from year 1 to 9999"})
 		}
 	}
-	if err := v.rules.Validate(m); err != nil {
+	var err error
+	if rules.canBreak(request) {
+		err = v.rules.Validate(m)
+	}
+	if err != nil {
 		broken, ok := errors.AsType[*protovalidate.ValidationError](err)
 		if !ok {
 			return fmt.Errorf("validate %s: %w", request.Descriptor().Name(), err)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
@@ -101,7 +102,7 @@ func TestEveryRequestOfTheAPIIsChecked(t *testing.T) {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {
 				seen++
-				if _, ok := v.texts[methods.Get(j).Input()]; !ok {
+				if _, ok := v.requests[methods.Get(j).Input()]; !ok {
 					t.Errorf("%s is not checked", methods.Get(j).Input().FullName())
 				}
 			}
@@ -110,6 +111,74 @@ func TestEveryRequestOfTheAPIIsChecked(t *testing.T) {
 	})
 	if seen == 0 {
 		t.Errorf("no method found")
+	}
+}
+
+// What is let through without evaluating the rules must break none of them.
+func TestRulesAreEvaluatedWhereOneCanBreak(t *testing.T) {
+	t.Parallel()
+	v := newValidator()
+	skipped := 0
+	for request, rules := range v.requests {
+		for i := -1; i < request.Fields().Len(); i++ {
+			m := dynamicpb.NewMessage(request)
+			if i >= 0 {
+				setExtreme(m, request.Fields().Get(i))
+			}
+			broken := v.rules.Validate(m)
+			if rules.canBreak(m) {
+				continue
+			}
+			skipped++
+			if broken != nil {
+				t.Errorf("%s{%.100s} is not evaluated, and breaks %v", request.Name(), m, broken)
+			}
+		}
+	}
+	delivery := (&mirrorv1.ReceiveWebhookRequest{Body: &httpbody.HttpBody{Data: []byte("{}")}}).ProtoReflect()
+	if rules := v.requests[delivery.Descriptor()]; rules.canBreak(delivery) {
+		t.Errorf("the rules are evaluated for every delivery")
+	}
+	if skipped < 20 {
+		t.Errorf("%d requests were let through; want 20 at least", skipped)
+	}
+}
+
+// setExtreme sets a field to a value that breaks most rules.
+func setExtreme(m protoreflect.Message, field protoreflect.FieldDescriptor) {
+	switch {
+	case field.IsList():
+		list := m.Mutable(field).List()
+		for range 2000 {
+			list.Append(extreme(field, list.NewElement))
+		}
+	case field.IsMap():
+		pairs := m.Mutable(field).Map()
+		key := extreme(field.MapKey(), nil)
+		pairs.Set(key.MapKey(), extreme(field.MapValue(), pairs.NewValue))
+	default:
+		m.Set(field, extreme(field, func() protoreflect.Value { return m.NewField(field) }))
+	}
+}
+
+func extreme(field protoreflect.FieldDescriptor, empty func() protoreflect.Value) protoreflect.Value {
+	switch field.Kind() {
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString(strings.Repeat("\u00f6", 5000))
+	case protoreflect.BytesKind:
+		return protoreflect.ValueOfBytes(make([]byte, 5000))
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(true)
+	case protoreflect.EnumKind:
+		return protoreflect.ValueOfEnum(999)
+	case protoreflect.Int32Kind:
+		return protoreflect.ValueOfInt32(-1)
+	case protoreflect.Int64Kind:
+		return protoreflect.ValueOfInt64(-1)
+	case protoreflect.DoubleKind:
+		return protoreflect.ValueOfFloat64(-1)
+	default:
+		return empty()
 	}
 }
 
