@@ -531,8 +531,8 @@ func checkBinary(contentType string, body []byte) error {
 // always a LiveObject. Other JSON, such as a notice of maintenance, would replace the
 // document.
 func checkStorage(_ string, body []byte) error {
-	// This parser is as strict as encoding/json and three times as fast; it also refuses
-	// what is not UTF-8.
+	// Package lson accepts what encoding/json does, except text that is not UTF-8, and is three
+	// times as fast. What it refuses is left to encoding/json.
 	root := rawjson.Known(body)
 	if _, _, err := lson.Size(body); err != nil {
 		if root, err = rawjson.Parse(body); err != nil {

@@ -65,16 +65,14 @@ func JSON(dst, src []byte) (out []byte, p Properties, err error) {
 	return s.dst, s.props, nil
 }
 
-// Size returns the number of bytes that [JSON] would append, without making them.
+// Size returns the number of bytes that [JSON] would append, without making them. It takes
+// memory for the nesting of src alone.
 func Size(src []byte) (size int, p Properties, err error) {
 	s := scanner{src: src, counts: true, stack: make([]frame, 0, 32)}
 	if err := s.document(); err != nil {
 		return 0, Properties{}, err
 	}
-	for _, p := range s.patches {
-		s.n += len(prefixes[p.typ]) - p.drop
-	}
-	return s.n, s.props, nil
+	return s.n + s.grown, s.props, nil
 }
 
 // nodeType is a type of live node.
@@ -232,7 +230,10 @@ type scanner struct {
 	from    int
 	stack   []frame
 	patches []patch
-	props   Properties
+	// grown is by how many bytes patches make the output longer, if counts is set: none is
+	// kept then.
+	grown int
+	props Properties
 }
 
 func syntax(at int, problem string) error { return &SyntaxError{Offset: at, Problem: problem} }
@@ -340,7 +341,7 @@ func (s *scanner) comma(f *frame, i int) {
 	case f.state == node:
 		// There is more than type and data. Assume that it is the user's own
 		// object, until its end shows that only a version followed.
-		s.patches = append(s.patches, patch{src: f.src, out: f.out, typ: f.typ})
+		s.correct(patch{src: f.src, out: f.out, typ: f.typ})
 		f.state, f.patched = candidate, true
 		f.seen = keyType | keyData
 		f.open, f.data, f.end = f.typ.opener(), f.out, s.place(i)
@@ -409,10 +410,13 @@ func (s *scanner) pop(i int) {
 			s.dst = s.dst[:f.end]
 		}
 		s.from = i + 1
-		if f.patched { // the last patch: only a number came after it
+		switch {
+		case !f.patched:
+			s.correct(patch{src: f.src, out: f.out, drop: f.data - f.out})
+		case s.counts:
+			s.grown -= len(prefixes[f.typ])
+		default: // the last patch: only a number came after it
 			s.patches = s.patches[:len(s.patches)-1]
-		} else {
-			s.patches = append(s.patches, patch{src: f.src, out: f.out, drop: f.data - f.out})
 		}
 	default:
 		height++
@@ -423,6 +427,15 @@ func (s *scanner) pop(i int) {
 	} else {
 		s.props.Depth = height
 	}
+}
+
+// correct notes a patch, or only what it adds if counts is set.
+func (s *scanner) correct(p patch) {
+	if s.counts {
+		s.grown += len(prefixes[p.typ]) - p.drop
+		return
+	}
+	s.patches = append(s.patches, p)
 }
 
 // applyPatches corrects the output. Of two patches at the same position, that of

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -424,5 +425,26 @@ func BenchmarkJSON(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// A document of objects that look like nodes takes no memory for each of them: it is
+// measured before memory is reserved for its JSON.
+func TestSizeTakesNoMemory(t *testing.T) { //nolint:paralleltest // others would count
+	const odd = `{"liveblocksType":"LiveMap","data":{},"":0},{"data":{},"liveblocksType":"LiveMap"},`
+	src := []byte("[" + strings.Repeat(odd, 10_000) + "0]")
+	want, _, err := lson.JSON(nil, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	size, _, err := lson.Size(src)
+	runtime.ReadMemStats(&after)
+	if err != nil || size != len(want) {
+		t.Errorf("Size = %d, %v; want %d", size, err, len(want))
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 100_000 {
+		t.Errorf("Size of %d bytes took %d bytes of memory; want 100,000 at most", len(src), took)
 	}
 }

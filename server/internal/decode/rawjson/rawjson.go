@@ -37,8 +37,8 @@ func Parse(raw []byte) (Value, error) {
 	return Known(raw), nil
 }
 
-// Known returns the value in raw, which must be JSON: that has been checked, or this service
-// has written it. The value shares memory with raw.
+// Known returns the value in raw, which must be JSON: package lson has read or written it.
+// Reading a value that is not JSON panics. The value shares memory with raw.
 func Known(raw []byte) Value { return bytes.Trim(raw, " \t\r\n") }
 
 // IsObject reports whether v is an object.

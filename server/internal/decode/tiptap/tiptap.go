@@ -29,8 +29,8 @@ const MaxDepth = 100
 // Text returns the readable text of the documents for search, in the order of their
 // fields. As with Yjs documents, each block is a line, empty blocks are left out, a
 // hard break starts a new line, and a mention reads "@" and its label or the id of the
-// user or group. The result
-// is empty if there are no documents in storage, a Storage document as plain JSON.
+// user or group. The
+// result is empty if there are no documents in storage, a Storage document as plain JSON.
 func Text(storage rawjson.Value) string {
 	docs := find(storage)
 	var t texter
