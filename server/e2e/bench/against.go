@@ -35,8 +35,8 @@ func benchAgainst(ctx context.Context, b *bench) (err error) {
 		},
 		{"b", "(b) documents read per second: GetStorageDocument as JSON over gRPC", againstReads},
 		{
-			"c", fmt.Sprintf("(c) documents brought up to date per second: %d webhooks, each fetched and applied",
-				b.applyRooms), againstApply,
+			"c", fmt.Sprintf("(c) documents brought up to date per second: %d webhooks, each fetched and applied; "+
+				"p99 is that of the acknowledgements", b.applyRooms), againstApply,
 		},
 	} {
 		if !strings.Contains(b.only, part.name) {
@@ -86,7 +86,7 @@ func (c *contender) during(ctx context.Context, f func(*process) error, purpose 
 	return errors.Join(f(p), p.stop())
 }
 
-// inTurns runs the windows of two builds: each goes first as often as the other.
+// inTurns runs the windows of two builds, of which each goes first in turn.
 func (b *bench) inTurns(run func(i int) (sample, error)) (got [2][]sample, err error) {
 	for round := range b.rounds {
 		for n := range 2 {
@@ -191,34 +191,38 @@ func againstReads(ctx context.Context, b *bench, of [2]*contender, tell func(str
 	return nil
 }
 
-func againstApply(ctx context.Context, b *bench, of [2]*contender, tell func(string, [2][]sample)) (err error) {
+func againstApply(ctx context.Context, b *bench, of [2]*contender, tell func(string, [2][]sample)) error {
 	for _, size := range fetchCases() {
-		purpose := fmt.Sprintf("apply%d", size)
-		var services [2]*process
-		var databases [2]database
-		for i, c := range of {
-			if services[i], err = c.begin(ctx, purpose, callsPerSecond, unbounded, "MIRROR_SETTLE", "0"); err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, services[i].stop()) }()
-			if err := b.fill(ctx, services[i].addr, c.databases[purpose], size, b.applyRooms); err != nil {
-				return err
-			}
-			if databases[i], err = connect(ctx, c.databases[purpose], 1); err != nil {
-				return err
-			}
-			defer databases[i].close()
-		}
-		got, err := b.inTurns(func(i int) (sample, error) {
-			return b.window(ctx, loadJob{
-				Kind: "webhooks", Addr: services[i].addr, Conns: workers, Limit: int64(b.applyRooms), Size: size,
-				Rooms: b.applyRooms,
-			}, services[i], nil, func() error { return awaitSQL(ctx, databases[i], databases[i].idle) })
-		})
+		got, err := b.againstApplyOf(ctx, size, of)
 		if err != nil {
 			return err
 		}
 		tell(sizeName(size), got)
 	}
 	return nil
+}
+
+func (b *bench) againstApplyOf(ctx context.Context, size int, of [2]*contender) (got [2][]sample, err error) {
+	purpose := fmt.Sprintf("apply%d", size)
+	var services [2]*process
+	var databases [2]database
+	for i, c := range of {
+		if services[i], err = c.begin(ctx, purpose, callsPerSecond, unbounded, "MIRROR_SETTLE", "0"); err != nil {
+			return got, err
+		}
+		defer func() { err = errors.Join(err, services[i].stop()) }()
+		if err := b.fill(ctx, services[i].addr, c.databases[purpose], size, b.applyRooms); err != nil {
+			return got, err
+		}
+		if databases[i], err = connect(ctx, c.databases[purpose], 1); err != nil {
+			return got, err
+		}
+		defer databases[i].close()
+	}
+	return b.inTurns(func(i int) (sample, error) {
+		return b.window(ctx, loadJob{
+			Kind: "webhooks", Addr: services[i].addr, Conns: workers, Limit: int64(b.applyRooms), Size: size,
+			Rooms: b.applyRooms,
+		}, services[i], nil, func() error { return awaitSQL(ctx, databases[i], databases[i].idle) })
+	})
 }

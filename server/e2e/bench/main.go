@@ -151,6 +151,14 @@ func parseOptions(args []string) (options, error) {
 		o.rooms, o.applyRooms, o.samples = 2000, 400, 20
 		o.freshWarm, o.freshTimed, o.stall, o.aging = time.Second, 3*time.Second, 45*time.Second, 3*time.Second
 	}
+	if o.against != "" {
+		if o.profile != "" || !strings.ContainsAny(o.only, "abc") {
+			return o, errors.New("-against measures parts a, b and c, and writes no profile")
+		}
+		if _, err := exec.LookPath(o.against); err != nil {
+			return o, fmt.Errorf("-against: %w", err)
+		}
+	}
 	if rounds > 0 {
 		o.rounds = rounds
 	}
@@ -241,9 +249,11 @@ func runBench(ctx context.Context, opt options) (err error) {
 		return err
 	}
 	fmt.Fprintf(b.out, "machine: %s\n", machine(b.admin.name+" "+version))
-	fmt.Fprintf(b.out, "windows: %d of %s after %s, in turns with the baselines; medians, and in brackets the lowest "+
-		"and highest ratio\n",
-		b.rounds, b.timed, b.warm)
+	turns := "in turns with the baselines; medians, and in brackets the lowest and highest ratio"
+	if b.against != "" {
+		turns = "in turns with the other build; medians, also of the ratios, and in brackets the lowest and highest ratio"
+	}
+	fmt.Fprintf(b.out, "windows: %d of %s after %s, %s\n", b.rounds, b.timed, b.warm, turns)
 	fmt.Fprintf(b.out, "processor time is in microseconds an operation: server + %s + load generator; memory is the "+
 		"server's peak in MiB\n", b.admin.name)
 	begin := time.Now()

@@ -126,12 +126,12 @@ func serve(ctx context.Context, h http.Handler) error {
 	return nil
 }
 
-// startService starts the real binary and waits until it is ready.
+// startService starts the build that is measured.
 func (b *bench) startService(ctx context.Context, env map[string]string) (*process, error) {
 	return b.startBuild(ctx, b.service, env)
 }
 
-// startBuild does so with another build of it.
+// startBuild starts a binary of the service and waits until it is ready.
 func (b *bench) startBuild(ctx context.Context, binary string, env map[string]string) (*process, error) {
 	ready := filepath.Join(b.dir, "ready-"+strconv.Itoa(b.started))
 	cmd := exec.CommandContext(ctx, binary, "serve", "--ready-file", ready)

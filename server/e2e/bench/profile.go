@@ -123,7 +123,8 @@ func (b *bench) profileReads(ctx context.Context, env map[string]string, databas
 	})
 }
 
-// profileApply profiles part c.
+// profileApply profiles part c. Its figures are for each webhook: several of one room can
+// share a fetch.
 func (b *bench) profileApply(ctx context.Context, upstream *process) error {
 	for _, size := range fetchCases() {
 		u, err := b.database(ctx, fmt.Sprintf("c_profile_%d", size))
