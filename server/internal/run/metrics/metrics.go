@@ -69,7 +69,7 @@ type Metrics struct {
 	sources Sources
 
 	deliveries                 *prometheus.CounterVec
-	ack, age, batch            prometheus.Observer
+	ack, age, batch            prometheus.Observer // of the one series without labels
 	lastDelivery               *prometheus.GaugeVec
 	calls                      *prometheus.CounterVec
 	callSeconds                *prometheus.HistogramVec
@@ -452,11 +452,36 @@ func (m *Metrics) Stored(operation string, took time.Duration) {
 	m.storeSeconds.WithLabelValues(operation).Observe(took.Seconds())
 }
 
-// Begun is part of [rpc.CallWatcher].
-func (m *Metrics) Begun(c rpc.Call) func(code codes.Code, took time.Duration) {
-	m.started.WithLabelValues(c.Type, c.Service, c.Method).Inc()
-	return func(code codes.Code, took time.Duration) {
-		m.handled.WithLabelValues(c.Type, c.Service, c.Method, code.String()).Inc()
-		m.handling.WithLabelValues(c.Type, c.Service, c.Method).Observe(took.Seconds())
+// Of is part of [rpc.CallWatcher].
+func (m *Metrics) Of(c rpc.Method) rpc.MethodWatcher {
+	handled := func(code codes.Code) prometheus.Counter {
+		return m.handled.WithLabelValues(c.Type, c.Service, c.Name, code.String())
 	}
+	return &method{
+		started: sync.OnceValue(func() prometheus.Counter { return m.started.WithLabelValues(c.Type, c.Service, c.Name) }),
+		handling: sync.OnceValue(func() prometheus.Observer {
+			return m.handling.WithLabelValues(c.Type, c.Service, c.Name)
+		}),
+		handled: handled, ok: sync.OnceValue(func() prometheus.Counter { return handled(codes.OK) }),
+	}
+}
+
+// method counts the calls of a method. Looking up a series takes longer than counting.
+type method struct {
+	started, ok func() prometheus.Counter
+	handling    func() prometheus.Observer
+	handled     func(codes.Code) prometheus.Counter
+}
+
+// Begun is part of [rpc.MethodWatcher].
+func (w *method) Begun() { w.started().Inc() }
+
+// Ended is part of [rpc.MethodWatcher].
+func (w *method) Ended(code codes.Code, took time.Duration) {
+	if code == codes.OK {
+		w.ok().Inc()
+	} else {
+		w.handled(code).Inc()
+	}
+	w.handling().Observe(took.Seconds())
 }

@@ -79,7 +79,13 @@ func everything() *Metrics {
 	m.Committed(3)
 	m.Stored("claim", time.Millisecond)
 	store.CountRetry("40001")
-	m.Begun(rpc.Call{Type: "unary", Service: "s", Method: "m"})(codes.NotFound, time.Second)
+	method := m.Of(rpc.Method{Type: "unary", Service: "s", Name: "m"})
+	method.Begun()
+	method.Ended(codes.NotFound, time.Second)
+	for range 2 {
+		method.Begun()
+		method.Ended(codes.OK, time.Second)
+	}
 	m.Read(s)
 	return m
 }
@@ -194,6 +200,10 @@ func TestValues(t *testing.T) {
 		{"grpc_server_handled_total", labels{
 			"grpc_type": "unary", "grpc_service": "s", "grpc_method": "m", "grpc_code": "NotFound",
 		}, 1},
+		{"grpc_server_handled_total", labels{
+			"grpc_type": "unary", "grpc_service": "s", "grpc_method": "m", "grpc_code": "OK",
+		}, 2},
+		{"grpc_server_started_total", labels{"grpc_type": "unary", "grpc_service": "s", "grpc_method": "m"}, 3},
 	} {
 		if got, ok := value(families, c.name, c.labels); !ok || got != c.want {
 			t.Errorf("%s%v = %v (there: %t); want %v", c.name, c.labels, got, ok, c.want)

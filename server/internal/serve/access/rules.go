@@ -111,7 +111,7 @@ func (g *Guard) Permit(rule Rule, caller *Caller) error {
 // and MetricsPath.
 func Methods() []string { return slices.Sorted(maps.Keys(rules)) }
 
-// probes begins the full names of the methods of probes.
+// probes is the prefix of the full names of the methods that probes call.
 var probes = "/" + healthv1.Health_ServiceDesc.ServiceName + "/"
 
 // RuleOf returns the rule of a method, by its full name. Probes have no credential.

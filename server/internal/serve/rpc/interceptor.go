@@ -183,16 +183,29 @@ func (s *Services) log(ctx context.Context, method string, next func(context.Con
 
 // CallWatcher is told of calls: for metrics.
 type CallWatcher interface {
-	// Begun returns what is to be called with the code at the end of the call.
-	Begun(call Call) (ended func(code codes.Code, took time.Duration))
+	// Of returns what is told of the calls of a method. It keeps nothing of the method
+	// before the first call.
+	Of(method Method) MethodWatcher
 }
 
-// Call names a method that is called.
-type Call struct {
+// MethodWatcher is told of the calls of a method.
+type MethodWatcher interface {
+	Begun()
+	Ended(code codes.Code, took time.Duration)
+}
+
+// Method names a method.
+type Method struct {
 	// Type is "unary", "server_stream" or "bidi_stream".
 	Type string
-	// Service is the full name of the service, Method the name of the method in it.
-	Service, Method string
+	// Service is the full name of the service, Name the name of the method in it.
+	Service, Name string
+}
+
+// watcherOf returns what is told of the calls of a method, by its full name.
+func (s *Services) watcherOf(full string) MethodWatcher {
+	service, name, _ := strings.Cut(strings.TrimPrefix(full, "/"), "/")
+	return s.calls.Of(Method{Type: cmp.Or(s.types[full], "bidi_stream"), Service: service, Name: name})
 }
 
 // methodTypes returns the types of all methods that are not "bidi_stream", by full name.
@@ -216,11 +229,14 @@ func (s *Services) watch(ctx context.Context, method string, next func(context.C
 	if s.calls == nil {
 		return next(ctx)
 	}
-	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	ended := s.calls.Begun(Call{Type: cmp.Or(s.types[method], "bidi_stream"), Service: service, Method: name})
+	watcher, ok := s.watchers[method]
+	if !ok { // reflection
+		watcher = s.watcherOf(method)
+	}
+	watcher.Begun()
 	begun := time.Now()
 	err := next(ctx)
-	ended(status.Code(err), time.Since(begun))
+	watcher.Ended(status.Code(err), time.Since(begun))
 	return err
 }
 

@@ -87,7 +87,8 @@ type Services struct {
 	health   *health.Server
 	calls    CallWatcher
 	tracer   *tracing.Tracer
-	types    map[string]string // of the methods, by full name
+	types    map[string]string        // of the methods, by full name
+	watchers map[string]MethodWatcher // of the same, if calls is set
 
 	event  *eventService
 	mirror *mirrorService
@@ -136,6 +137,12 @@ func New(cfg Config) *Services {
 			log: cfg.Log,
 		},
 		admin: &adminService{common: c, AdminDeps: cfg.Admin, audit: cfg.Audit},
+	}
+	if s.calls != nil {
+		s.watchers = make(map[string]MethodWatcher, len(s.types))
+		for full := range s.types {
+			s.watchers[full] = s.watcherOf(full)
+		}
 	}
 	s.SetServing(false)
 	return s

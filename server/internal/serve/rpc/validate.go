@@ -30,9 +30,9 @@ type requestRules struct {
 	// texts are its fields that are strings, or maps from strings to strings, and times
 	// those that are times.
 	texts, times []protoreflect.FieldDescriptor
-	// ruled are the fields about which there is a rule, or in which. If none is set, a request
-	// that may be empty breaks none: evaluating the rules of a delivery takes longer than
-	// its signature.
+	// ruled are the fields that have a rule, or are messages that may have some. A request in
+	// which none is set breaks no rule if an empty one breaks none, which mayEmpty says. Then
+	// the rules are not evaluated: for a delivery that took longer than to check its signature.
 	ruled    []protoreflect.FieldDescriptor
 	mayEmpty bool
 }
@@ -80,7 +80,7 @@ func hasRules(field protoreflect.FieldDescriptor) bool {
 		return true
 	}
 	message := field.Message()
-	// Those of Google have no rules.
+	// Messages of Google have no rules.
 	return message != nil && !strings.HasPrefix(string(message.FullName()), "google.")
 }
 
