@@ -47,7 +47,9 @@ type share struct {
 func (s *Shared) join(p *Pool) (workers, fetches *share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.workers.shared, s.fetches.shared, s.fetches.spare = s, s, true
+	if s.workers.shared == nil { // once: pools that run read it without the lock, to take it
+		s.workers.shared, s.fetches.shared, s.fetches.spare = s, s, true
+	}
 	return s.workers.join(p, p.cfg.Workers), s.fetches.join(p, p.cfg.Fetches)
 }
 
