@@ -37,11 +37,11 @@ func erasedBuckets() (list []int16) {
 	return slices.Compact(list)
 }
 
-// personalRows reads all rows of a table, in small pages.
+// personalRows reads all rows of a table, in pages that are small at first: some tables are long.
 func (e *env) personalRows(p mirror.ProjectID, t *store.PersonalTable, bucket int16) (rows []store.PersonalRow) {
 	e.Helper()
-	const limit = 2
-	for after := []any(nil); ; {
+	after := []any(nil)
+	for limit := 2; ; limit = min(2*limit, 500) {
 		page, err := e.PersonalRows(e.ctx(), p, t, bucket, after, limit, 1<<20)
 		e.must("PersonalRows of "+t.Name, err)
 		if len(page) > limit {
