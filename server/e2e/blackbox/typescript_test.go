@@ -240,6 +240,31 @@ try {
 }
 </script>`
 
+// browse opens a page in a browser, which ends with the test. A browser can hang or crash
+// before it asks for its first page, which says nothing about the page: it gets three attempts.
+func browse(t *testing.T, page string, opened <-chan struct{}) {
+	t.Helper()
+	for attempt := 1; ; attempt++ {
+		cmd := exec.Command("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+			"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+			"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--user-data-dir="+harness.Dir(t, nil), page)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		browser := run(t, cmd)
+		end := func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // its children too
+		t.Cleanup(end)
+		select {
+		case <-opened:
+			return
+		case <-time.After(patience):
+		}
+		end()
+		if attempt == 3 {
+			t.Fatalf("the browser has not opened the page within %v; it printed:\n%s", patience, browser)
+		}
+		t.Logf("the browser is started again: it has not opened the page within %v, and printed:\n%s", patience, browser)
+	}
+}
+
 // A page in a browser follows what changes, with the TypeScript client and with the
 // browser's own EventSource, while the service is killed and restarted.
 func followInBrowser(t *testing.T, project string) {
@@ -260,7 +285,11 @@ func followInBrowser(t *testing.T, project string) {
 		ErrorLog:     slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, followingPage) })
+	opened := make(chan struct{}, 10)
+	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
+		opened <- struct{}{}
+		_, _ = io.WriteString(w, followingPage)
+	})
 	mux.Handle("/v1/", proxy)
 	mux.HandleFunc("POST /report", func(_ http.ResponseWriter, r *http.Request) {
 		line, _ := io.ReadAll(r.Body)
@@ -272,17 +301,8 @@ func followInBrowser(t *testing.T, project string) {
 	site.Config.ErrorLog = proxy.ErrorLog
 	site.Start()
 	t.Cleanup(site.Close)
-
-	cmd := exec.Command("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--user-data-dir="+harness.Dir(t, nil), site.URL)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	must(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // its children too
-		_ = cmd.Wait()
-		site.CloseClientConnections()
-	})
+	t.Cleanup(site.CloseClientConnections) // once the browser has ended
+	browse(t, site.URL, opened)
 	// Each change is reported twice: once in each way, and not again after a reconnect.
 	changed := func(room string) {
 		t.Helper()
