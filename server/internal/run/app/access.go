@@ -66,7 +66,7 @@ func (e *entrance) deliver(r *http.Request) error {
 }
 
 func (e *entrance) address(r *http.Request) netip.Addr {
-	return e.services.AddressOf(r.RemoteAddr, r.Header["X-Forwarded-For"])
+	return e.services.AddressOf(access.ParsePeer(r.RemoteAddr), r.Header["X-Forwarded-For"])
 }
 
 // keyInURL reports whether a key is in a path or a query, escaped or not.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -546,9 +547,29 @@ func TestClientBehindProxies(t *testing.T) {
 		{proxies, "[2001:db8::1]:1", []string{"[2001:db9::1]:55"}, "2001:db9::1"},
 		{proxies, "inproc", []string{"198.51.100.1"}, "invalid IP"},
 	} {
-		if got := c.trusted.Client(c.peer, c.forwarded).String(); got != c.want {
+		if got := c.trusted.Client(ParsePeer(c.peer), c.forwarded).String(); got != c.want {
 			t.Errorf("Client(%s, %q) = %s; want %s", c.peer, c.forwarded, got, c.want)
 		}
+	}
+}
+
+// The address of a connection is the one that its text has.
+func TestPeerOf(t *testing.T) {
+	t.Parallel()
+	for want, peer := range map[string]net.Addr{
+		"192.0.2.1":   &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}, // as 16 bytes
+		"192.0.2.2":   &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2).To4(), Port: 1},
+		"2001:db8::1": &net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 1},
+		"fe80::1":     &net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "eth0", Port: 1},
+		"192.0.2.3":   &net.UDPAddr{IP: net.IPv4(192, 0, 2, 3), Port: 1},
+		"invalid IP":  &net.UnixAddr{Name: "@", Net: "unix"},
+	} {
+		if got, text := PeerOf(peer), ParsePeer(peer.String()); got.String() != want || got != text {
+			t.Errorf("PeerOf(%s) = %s, and of its text %s; want %s", peer, got, text, want)
+		}
+	}
+	if got := PeerOf(&net.TCPAddr{}); got.IsValid() {
+		t.Errorf("PeerOf(no address) = %s; want none", got)
 	}
 }
 

@@ -59,8 +59,8 @@ func (s *Services) Deliver(address netip.Addr) error {
 }
 
 // AddressOf returns the address of the client of a call. peer is the other end of its
-// connection, host and port, and forwarded are the values of X-Forwarded-For.
-func (s *Services) AddressOf(peer string, forwarded []string) netip.Addr {
+// connection, and forwarded are the values of X-Forwarded-For.
+func (s *Services) AddressOf(peer netip.Addr, forwarded []string) netip.Addr {
 	return s.proxies.Client(peer, forwarded)
 }
 
@@ -71,7 +71,7 @@ func (s *Services) source(ctx context.Context) (netip.Addr, *x509.Certificate) {
 	if !ok || p.Addr == nil {
 		return netip.Addr{}, nil
 	}
-	address := s.AddressOf(p.Addr.String(), metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"))
+	address := s.AddressOf(access.PeerOf(p.Addr), metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"))
 	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
 		return address, access.CertificateOf(&info.State)
 	}

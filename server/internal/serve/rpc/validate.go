@@ -3,7 +3,6 @@ package rpc
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
@@ -30,11 +29,25 @@ type requestRules struct {
 	// texts are its fields that are strings, or maps from strings to strings, and times
 	// those that are times.
 	texts, times []protoreflect.FieldDescriptor
-	// ruled are the fields that have a rule, or are messages that may have some. A request in
-	// which none is set breaks no rule if an empty one breaks none, which mayEmpty says. Then
-	// the rules are not evaluated: for a delivery that took longer than to check its signature.
-	ruled    []protoreflect.FieldDescriptor
+	// ruled are the fields that have a rule, or are messages that may have some. A request
+	// whose ruled fields break none, as far as can be told at a glance, breaks no rule, unless
+	// always says that there are others. Then the rules are not evaluated: that takes longer
+	// than all other checks of a read, or than to check the signature of a delivery.
+	ruled  []ruledField
+	always bool
+}
+
+// ruledField is a field with rules.
+type ruledField struct {
+	field protoreflect.FieldDescriptor
+	// mayEmpty says that the field breaks no rule if it is not set.
 	mayEmpty bool
+	// short says that its only rules are about its length, and that a text of minBytes to
+	// maxBytes breaks none.
+	short              bool
+	minBytes, maxBytes int
+	// defined says that its only rule is to have a defined value.
+	defined bool
 }
 
 // newValidator compiles the rules of all requests in advance. The rules are part of
@@ -61,17 +74,68 @@ func newValidator() *validator {
 	v := &validator{rules: rules, requests: make(map[protoreflect.MessageDescriptor]requestRules)}
 	for _, request := range requests {
 		v.requests[request] = requestRules{
-			texts: fieldsThat(request, isText), times: fieldsThat(request, isTime), ruled: fieldsThat(request, hasRules),
-			mayEmpty: !proto.HasExtension(request.Options(), validate.E_Message) &&
-				rules.Validate(dynamicpb.NewMessage(request)) == nil,
+			texts: fieldsThat(request, isText), times: fieldsThat(request, isTime), ruled: ruledFields(request, rules),
+			always: hasOwnRules(request),
 		}
 	}
 	return v
 }
 
+// ruledFields returns the fields of a request that have rules.
+func ruledFields(request protoreflect.MessageDescriptor, rules protovalidate.Validator) (ruled []ruledField) {
+	broken := make(map[string]bool) // by the request in which nothing is set
+	if err, ok := errors.AsType[*protovalidate.ValidationError](rules.Validate(dynamicpb.NewMessage(request))); ok {
+		for _, violation := range err.Violations {
+			broken[violation.Proto.GetField().GetElements()[0].GetFieldName()] = true
+		}
+	}
+	for _, field := range fieldsThat(request, hasRules) {
+		f := ruledField{field: field, mayEmpty: !broken[string(field.Name())]}
+		own, _ := proto.GetExtension(field.Options(), validate.E_Field).(*validate.FieldRules)
+		if text := own.GetString(); text.HasMaxBytes() {
+			lengths := validate.StringRules_builder{MinBytes: text.MinBytes, MaxBytes: text.MaxBytes}.Build()
+			f.short = proto.Equal(own, validate.FieldRules_builder{String: lengths}.Build())
+			f.minBytes, f.maxBytes = int(text.GetMinBytes()), int(text.GetMaxBytes()) //nolint:gosec // thousands
+		}
+		defined := validate.EnumRules_builder{DefinedOnly: proto.Bool(true)}.Build()
+		f.defined = proto.Equal(own, validate.FieldRules_builder{Enum: defined}.Build())
+		ruled = append(ruled, f)
+	}
+	return ruled
+}
+
 // canBreak reports whether a request can break a rule.
 func (r *requestRules) canBreak(request protoreflect.Message) bool {
-	return !r.mayEmpty || slices.ContainsFunc(r.ruled, request.Has)
+	for i := range r.ruled {
+		if r.ruled[i].canBreak(request) {
+			return true
+		}
+	}
+	return r.always
+}
+
+func (f *ruledField) canBreak(request protoreflect.Message) bool {
+	switch {
+	case !request.Has(f.field):
+		return !f.mayEmpty
+	case f.short:
+		n := len(request.Get(f.field).String())
+		return n < f.minBytes || n > f.maxBytes
+	case f.defined:
+		return f.field.Enum().Values().ByNumber(request.Get(f.field).Enum()) == nil
+	default:
+		return true
+	}
+}
+
+// hasOwnRules reports whether there is a rule about several fields of a message.
+func hasOwnRules(message protoreflect.MessageDescriptor) bool {
+	for i := range message.Oneofs().Len() {
+		if proto.HasExtension(message.Oneofs().Get(i).Options(), validate.E_Oneof) {
+			return true
+		}
+	}
+	return proto.HasExtension(message.Options(), validate.E_Message)
 }
 
 // hasRules reports whether there is a rule about a field, or about what is in it.

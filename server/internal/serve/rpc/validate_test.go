@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"buf.build/go/protovalidate"
 	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -133,6 +134,49 @@ func TestRulesAreEvaluatedWhereOneCanBreak(t *testing.T) {
 				t.Errorf("%s{%.100s} is not evaluated, and breaks %v", request.Name(), m, err)
 			}
 		}
+	}
+	atAGlance := 0
+	for request, rules := range v.requests {
+		for _, f := range rules.ruled {
+			var good, bad []protoreflect.Value
+			text := func(n int) protoreflect.Value { return protoreflect.ValueOfString(strings.Repeat("x", n)) }
+			switch {
+			case f.short:
+				good = append(good, text(max(f.minBytes, 1)), text(f.maxBytes))
+				bad = append(bad, text(f.maxBytes+1))
+				if f.minBytes > 1 {
+					bad = append(bad, text(f.minBytes-1))
+				}
+			case f.defined:
+				good = append(good, protoreflect.ValueOfEnum(1))
+				bad = append(bad, protoreflect.ValueOfEnum(999))
+			default:
+				continue
+			}
+			atAGlance++
+			for i, value := range append(good, bad...) {
+				breaks := i >= len(good)
+				m := dynamicpb.NewMessage(request)
+				m.Set(f.field, value)
+				err, _ := errors.AsType[*protovalidate.ValidationError](v.rules.Validate(m))
+				ofField := func(violation *protovalidate.Violation) bool {
+					return protovalidate.FieldPathString(violation.Proto.GetField()) == string(f.field.Name())
+				}
+				broken := err != nil && slices.ContainsFunc(err.Violations, ofField)
+				if broken != breaks || f.canBreak(m) != breaks {
+					t.Errorf("%s{%.100s} breaks a rule: %t, can: %t; want %t", request.Name(), m, broken, f.canBreak(m), breaks)
+				}
+			}
+		}
+	}
+	if atAGlance < 80 {
+		t.Errorf("the rules of %d fields are checked at a glance; want 80 at least", atAGlance)
+	}
+	read := (&mirrorv1.GetStorageDocumentRequest{
+		RoomId: "room", ProjectId: "project", Format: mirrorv1.DocumentFormat_DOCUMENT_FORMAT_JSON,
+	}).ProtoReflect()
+	if rules := v.requests[read.Descriptor()]; rules.canBreak(read) {
+		t.Errorf("the rules are evaluated for every read of a document")
 	}
 	delivery := (&mirrorv1.ReceiveWebhookRequest{Body: &httpbody.HttpBody{Data: []byte("{}")}}).ProtoReflect()
 	if rules := v.requests[delivery.Descriptor()]; rules.canBreak(delivery) {

@@ -138,11 +138,12 @@ func (r *Reader) read(ctx context.Context, what string, s *statement, scan func(
 
 // within does what takes one statement or several within the time limit.
 func (r *Reader) within(ctx context.Context, what string, do func(ctx context.Context) error) error {
-	limited, cancel := ctx, context.CancelFunc(func() {})
-	if r.timeout > 0 {
+	limited := ctx
+	if deadline, ok := ctx.Deadline(); r.timeout > 0 && (!ok || time.Until(deadline) > r.timeout) {
+		var cancel context.CancelFunc
 		limited, cancel = context.WithTimeout(ctx, r.timeout)
+		defer cancel()
 	}
-	defer cancel()
 	err := do(limited)
 	switch {
 	case err == nil || limited.Err() == nil:
