@@ -41,6 +41,10 @@ type Config[K, V any] struct {
 	// row.
 	Lanes    int
 	Patience time.Duration
+	// Gather lets other goroutines run before each batch, so that calls that are about to
+	// come join it. It is for work that takes processor time; work that waits, as for the
+	// disk, is better begun at once.
+	Gather bool
 	// Queue is the maximum number of calls that wait for a batch; zero means no
 	// limit.
 	Queue int
@@ -138,9 +142,9 @@ func (b *Batcher[K, V]) openLane() {
 // run answers batches until no call is waiting.
 func (b *Batcher[K, V]) run() {
 	for {
-		// Calls that are about to come join the batch: it is cheaper than two, and what else
-		// is ready to run takes microseconds.
-		runtime.Gosched()
+		if b.cfg.Gather {
+			runtime.Gosched()
+		}
 		b.mu.Lock()
 		n := min(len(b.waiting), b.cfg.Size)
 		if n == 0 {

@@ -71,7 +71,7 @@ func New(db Store, freshness *fresh.Reader, memory Memory) *Reader {
 			Do: func(ctx context.Context, reads []store.DocumentRead) ([]*mirror.Document, error) {
 				return db.ReadDocuments(ctx, reads, inlineBytes)
 			},
-			Size: readBatch, Timeout: readTimeout, Lanes: readLanes, Patience: readPatience,
+			Size: readBatch, Timeout: readTimeout, Lanes: readLanes, Patience: readPatience, Gather: true,
 		}),
 		cache:  newCache(),
 		memory: memory, long: semaphore.NewWeighted(memory.Long),
