@@ -261,6 +261,10 @@ func browse(t *testing.T, page string, opened <-chan struct{}) {
 		if attempt == 3 {
 			t.Fatalf("the browser has not opened the page within %v; it printed:\n%s", patience, browser)
 		}
+		select {
+		case <-opened: // by the browser that has ended
+		default:
+		}
 		t.Logf("the browser is started again: it has not opened the page within %v, and printed:\n%s", patience, browser)
 	}
 }
@@ -285,9 +289,12 @@ func followInBrowser(t *testing.T, project string) {
 		ErrorLog:     slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	mux := http.NewServeMux()
-	opened := make(chan struct{}, 10)
+	opened := make(chan struct{}, 1)
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
-		opened <- struct{}{}
+		select {
+		case opened <- struct{}{}:
+		default: // it is known
+		}
 		_, _ = io.WriteString(w, followingPage)
 	})
 	mux.Handle("/v1/", proxy)

@@ -1,5 +1,6 @@
 // Package batch answers many calls with few statements: an idle batcher starts
-// immediately, and calls that arrive during a batch form the next one.
+// immediately, or as soon as calls that are about to come have joined (see Gather), and
+// calls that arrive during a batch form the next one.
 package batch
 
 import (
@@ -143,6 +144,9 @@ func (b *Batcher[K, V]) openLane() {
 func (b *Batcher[K, V]) run() {
 	for {
 		if b.cfg.Gather {
+			b.mu.Lock()
+			b.begun = time.Now() // no other lane opens meanwhile
+			b.mu.Unlock()
 			runtime.Gosched()
 		}
 		b.mu.Lock()

@@ -38,7 +38,15 @@ type bench struct {
 	wg       sync.WaitGroup
 }
 
+// bubble tests a batcher that gathers calls before it begins, and one that does not.
 func bubble(t *testing.T, cfg Config[int, int], test func(b *bench)) {
+	t.Helper()
+	inBubble(t, cfg, test)
+	cfg.Gather = true
+	inBubble(t, cfg, test)
+}
+
+func inBubble(t *testing.T, cfg Config[int, int], test func(b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{T: t, release: make(chan struct{})}

@@ -17,7 +17,7 @@ func (n Networks) Contain(address netip.Addr) bool {
 }
 
 // Client returns the address that a request comes from, if n are the addresses of the
-// proxies that can be trusted. peer is the other end of the connection.
+// proxies that can be trusted. peer is the other end of the connection, as PeerOf returns it.
 // forwarded are the values of X-Forwarded-For, to which each proxy appends from whom it
 // got the request. They are read from the right, as long as those who said so are
 // trusted: what stands further to the left anybody may have written.
@@ -55,7 +55,7 @@ func ParsePeer(s string) netip.Addr {
 	return address
 }
 
-// plain returns the address as it is compared: what IPv6 adds to one of IPv4 does not count.
+// plain returns an address as they are compared: without a zone, and one of IPv4 as such.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // parseAddress parses an address, with or without a port.

@@ -29,10 +29,10 @@ type requestRules struct {
 	// texts are its fields that are strings, or maps from strings to strings, and times
 	// those that are times.
 	texts, times []protoreflect.FieldDescriptor
-	// ruled are the fields that have a rule, or are messages that may have some. A request
-	// whose ruled fields break none, as far as can be told at a glance, breaks no rule, unless
-	// always says that there are others. Then the rules are not evaluated: that takes longer
-	// than all other checks of a read, or than to check the signature of a delivery.
+	// ruled are the fields that have a rule, or are messages that may have some. If none of
+	// them can break one, and there are no rules about the whole request, as always says, the
+	// rules are not evaluated: that takes longer than all other checks of a read, or than to
+	// check the signature of a delivery.
 	ruled  []ruledField
 	always bool
 }
@@ -42,8 +42,8 @@ type ruledField struct {
 	field protoreflect.FieldDescriptor
 	// mayEmpty says that the field breaks no rule if it is not set.
 	mayEmpty bool
-	// short says that its only rules are about its length, and that a text of minBytes to
-	// maxBytes breaks none.
+	// short says that it is a text with rules about its length only: minBytes to maxBytes
+	// break none.
 	short              bool
 	minBytes, maxBytes int
 	// defined says that its only rule is to have a defined value.
@@ -84,15 +84,21 @@ func newValidator() *validator {
 // ruledFields returns the fields of a request that have rules.
 func ruledFields(request protoreflect.MessageDescriptor, rules protovalidate.Validator) (ruled []ruledField) {
 	broken := make(map[string]bool) // by the request in which nothing is set
-	if err, ok := errors.AsType[*protovalidate.ValidationError](rules.Validate(dynamicpb.NewMessage(request))); ok {
-		for _, violation := range err.Violations {
-			broken[violation.Proto.GetField().GetElements()[0].GetFieldName()] = true
+	if err := rules.Validate(dynamicpb.NewMessage(request)); err != nil {
+		found, ok := errors.AsType[*protovalidate.ValidationError](err)
+		if !ok {
+			panic(fmt.Sprintf("rpc: evaluate the rules of %s: %v", request.Name(), err))
+		}
+		for _, violation := range found.Violations {
+			if path := violation.Proto.GetField().GetElements(); len(path) > 0 { // or it is about all of it
+				broken[path[0].GetFieldName()] = true
+			}
 		}
 	}
 	for _, field := range fieldsThat(request, hasRules) {
 		f := ruledField{field: field, mayEmpty: !broken[string(field.Name())]}
 		own, _ := proto.GetExtension(field.Options(), validate.E_Field).(*validate.FieldRules)
-		if text := own.GetString(); text.HasMaxBytes() {
+		if text := own.GetString(); text.HasMaxBytes() && field.Kind() == protoreflect.StringKind && !field.IsList() {
 			lengths := validate.StringRules_builder{MinBytes: text.MinBytes, MaxBytes: text.MaxBytes}.Build()
 			f.short = proto.Equal(own, validate.FieldRules_builder{String: lengths}.Build())
 			f.minBytes, f.maxBytes = int(text.GetMinBytes()), int(text.GetMaxBytes()) //nolint:gosec // thousands

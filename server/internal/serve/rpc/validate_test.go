@@ -121,10 +121,15 @@ func TestRulesAreEvaluatedWhereOneCanBreak(t *testing.T) {
 	v := newValidator()
 	skipped := 0
 	for request, rules := range v.requests {
-		for i := -1; i < request.Fields().Len(); i++ {
+		for i := -1; i < 2*request.Fields().Len(); i++ {
 			m := dynamicpb.NewMessage(request)
+			for _, f := range rules.ruled { // first alone, then beside what must be set
+				if i >= request.Fields().Len() && !f.mayEmpty && f.short {
+					m.Set(f.field, protoreflect.ValueOfString("x"))
+				}
+			}
 			if i >= 0 {
-				setExtreme(m, request.Fields().Get(i))
+				setExtreme(m, request.Fields().Get(i%request.Fields().Len()))
 			}
 			if rules.canBreak(m) {
 				continue
