@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -286,4 +287,27 @@ func TestCloseDrainsAndThenRefuses(t *testing.T) {
 		<-closed
 		b.wantAsked("in all", []int{1}, []int{2, 3})
 	})
+}
+
+// Calls that are ready to run when a batch begins join it if they may.
+func TestGather(t *testing.T) { //nolint:paralleltest // it takes processors from other tests
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	batches := func(gather bool) (n int) {
+		b := New(Config[int, int]{
+			Do:   func(_ context.Context, keys []int) ([]int, error) { n++; return keys, nil },
+			Size: size, Timeout: timeout, Gather: gather,
+		})
+		for range 100 {
+			var wg sync.WaitGroup
+			for key := range size {
+				wg.Go(func() { _, _ = b.Do(t.Context(), key) })
+			}
+			wg.Wait()
+		}
+		b.Close()
+		return n
+	}
+	if alone, gathered := batches(false), batches(true); gathered > alone*3/4 {
+		t.Errorf("%d batches of gathered calls, %d otherwise; want fewer", gathered, alone)
+	}
 }

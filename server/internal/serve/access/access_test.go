@@ -553,7 +553,7 @@ func TestClientBehindProxies(t *testing.T) {
 	}
 }
 
-// The address of a connection is the one that its text has.
+// The address of a connection equals that of its text.
 func TestPeerOf(t *testing.T) {
 	t.Parallel()
 	for want, peer := range map[string]net.Addr{

@@ -138,7 +138,7 @@ func (r *Reader) read(ctx context.Context, what string, s *statement, scan func(
 
 // within does what takes one statement or several within the time limit.
 func (r *Reader) within(ctx context.Context, what string, do func(ctx context.Context) error) error {
-	limited := ctx
+	limited := ctx // an earlier deadline is limit enough
 	if deadline, ok := ctx.Deadline(); r.timeout > 0 && (!ok || time.Until(deadline) > r.timeout) {
 		var cancel context.CancelFunc
 		limited, cancel = context.WithTimeout(ctx, r.timeout)
