@@ -126,11 +126,8 @@ func (r *Reader) read(ctx context.Context, what string, s *statement, scan func(
 			args = slices.Concat(r.dialect.ByValues, args)
 		}
 		err := r.run(limited, s.text.String(), args, scan)
-		if err == nil || limited.Err() != nil {
+		if err == nil || limited.Err() != nil || r.timedOut(err) {
 			return err
-		}
-		if r.dialect.TimedOut != nil && r.dialect.TimedOut(err) {
-			return r.tooLong(what, err)
 		}
 		return r.classify(ctx, fmt.Errorf("%s: %w", what, err))
 	})
@@ -139,20 +136,29 @@ func (r *Reader) read(ctx context.Context, what string, s *statement, scan func(
 // within does what takes one statement or several within the time limit.
 func (r *Reader) within(ctx context.Context, what string, do func(ctx context.Context) error) error {
 	limited := ctx // an earlier deadline is limit enough
-	if deadline, ok := ctx.Deadline(); r.timeout > 0 && (!ok || time.Until(deadline) > r.timeout) {
+	deadline, ok := ctx.Deadline()
+	ours := r.timeout > 0 && (!ok || time.Until(deadline) > r.timeout)
+	if ours {
 		var cancel context.CancelFunc
 		limited, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
 	err := do(limited)
-	switch {
-	case err == nil || limited.Err() == nil:
+	switch timedOut := r.timedOut(err); {
+	case err == nil || limited.Err() == nil && !timedOut:
 		return err
-	case ctx.Err() == nil:
+	case ours && ctx.Err() == nil:
 		return r.tooLong(what, err)
+	case timedOut && ctx.Err() == nil: // the server was a moment ahead of the caller's deadline
+		return fmt.Errorf("%s: %w: %w", what, context.DeadlineExceeded, err)
 	default:
 		return r.classify(ctx, fmt.Errorf("%s: %w", what, err))
 	}
+}
+
+// timedOut reports that the server ended a statement because of its time.
+func (r *Reader) timedOut(err error) bool {
+	return r.dialect.TimedOut != nil && r.dialect.TimedOut(err)
 }
 
 func (r *Reader) tooLong(what string, err error) error {
