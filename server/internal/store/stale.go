@@ -1,7 +1,7 @@
 package store
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"slices"
 	"time"
 
@@ -68,11 +68,13 @@ type StoredEvent struct {
 }
 
 // StillRecorded returns those of the recorded deliveries whose events are still stored with the
-// body that they have. What was erased meanwhile must not come back, nor what is gone.
-func StillRecorded(batch []mirror.Delivery, bodies map[StoredEvent][]byte) []mirror.Delivery {
+// body that they have. What was erased meanwhile must not come back, nor what is gone. bodies
+// are the SHA-256 of the bodies that are stored.
+func StillRecorded(batch []mirror.Delivery, bodies map[StoredEvent]string) []mirror.Delivery {
 	return slices.DeleteFunc(slices.Clone(batch), func(d mirror.Delivery) bool {
 		body, stored := bodies[StoredEvent{d.Event.Bucket(), d.Event.Project, d.Event.ID}]
-		return !stored || !bytes.Equal(body, d.Event.Payload)
+		sum := sha256.Sum256(d.Event.Payload)
+		return !stored || body != string(sum[:])
 	})
 }
 

@@ -225,9 +225,10 @@ func unchanged(ctx context.Context, q *dbq.Queries, batch []mirror.Delivery) ([]
 		arg.EventID = append(arg.EventID, d.Event.ID)
 	}
 	rows, err := q.LockBodies(ctx, arg)
-	bodies := make(map[store.StoredEvent][]byte, len(rows))
+	bodies := make(map[store.StoredEvent]string, len(rows))
 	for _, r := range rows {
-		bodies[store.StoredEvent{Bucket: r.Bucket, Project: mirror.ProjectID(r.ProjectID), ID: r.EventID}] = r.Payload
+		key := store.StoredEvent{Bucket: r.Bucket, Project: mirror.ProjectID(r.ProjectID), ID: r.EventID}
+		bodies[key] = string(r.PayloadSha256)
 	}
 	return store.StillRecorded(batch, bodies), err
 }

@@ -128,7 +128,7 @@ func (q *Queries) IdentifyFeed(ctx context.Context, arg IdentifyFeedParams) ([]b
 }
 
 const lockBodies = `-- name: LockBodies :many
-select e.bucket, e.project_id, e.event_id, e.payload
+select e.bucket, e.project_id, e.event_id, sha256(e.payload) as payload_sha256
 from (
     select
         unnest($1::smallint[]) as bucket,
@@ -147,13 +147,13 @@ type LockBodiesParams struct {
 }
 
 type LockBodiesRow struct {
-	Bucket    int16
-	ProjectID string
-	EventID   string
-	Payload   []byte
+	Bucket        int16
+	ProjectID     string
+	EventID       string
+	PayloadSha256 []byte
 }
 
-// The bodies of events, which nobody erases until the transaction ends.
+// The hashes of the bodies of events, which nobody erases until the transaction ends.
 func (q *Queries) LockBodies(ctx context.Context, arg LockBodiesParams) ([]LockBodiesRow, error) {
 	rows, err := q.db.Query(ctx, lockBodies, arg.Bucket, arg.ProjectID, arg.EventID)
 	if err != nil {
@@ -167,7 +167,7 @@ func (q *Queries) LockBodies(ctx context.Context, arg LockBodiesParams) ([]LockB
 			&i.Bucket,
 			&i.ProjectID,
 			&i.EventID,
-			&i.Payload,
+			&i.PayloadSha256,
 		); err != nil {
 			return nil, err
 		}

@@ -196,8 +196,8 @@ on conflict (project_id) do update set
     foreign_time = greatest(p.foreign_time, excluded.foreign_time);
 
 -- name: LockBodies :many
--- The bodies of events, which nobody erases until the transaction ends.
-select e.bucket, e.project_id, e.event_id, e.payload
+-- The hashes of the bodies of events, which nobody erases until the transaction ends.
+select e.bucket, e.project_id, e.event_id, sha256(e.payload) as payload_sha256
 from (
     select
         unnest(@bucket::smallint[]) as bucket,
