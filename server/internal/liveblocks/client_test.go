@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -643,13 +644,15 @@ func TestTimeout(t *testing.T) {
 	t.Parallel()
 	t.Run("no answer", func(t *testing.T) {
 		t.Parallel()
-		upstream, c := newFake(t, func(cfg *Config) { cfg.IdleTimeout = 50 * time.Millisecond })
-		upstream.Script(fake.Match{}, fake.NewHold().Step())
-		_, err := c.Room(t.Context(), "r")
-		if !fault.Is(err, fault.ReasonUpstreamUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
-			!strings.Contains(err.Error(), "within 50ms") {
-			t.Fatalf("error = %v; want our own timeout, not the caller's deadline", err)
-		}
+		synctest.Test(t, func(t *testing.T) { // the ping that comes next must not be late, too
+			upstream, c := newBubble(t, func(cfg *Config) { cfg.IdleTimeout = 50 * time.Millisecond })
+			upstream.Script(fake.Match{}, fake.NewHold().Step())
+			_, err := c.Room(t.Context(), "r")
+			if !fault.Is(err, fault.ReasonUpstreamUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
+				!strings.Contains(err.Error(), "within 50ms") {
+				t.Fatalf("error = %v; want our own timeout, not the caller's deadline", err)
+			}
+		})
 	})
 	for status := range map[int]bool{200: true, 404: true} {
 		t.Run("half a body of "+strconv.Itoa(status), func(t *testing.T) {

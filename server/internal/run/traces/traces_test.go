@@ -11,8 +11,8 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/run/config"
@@ -114,34 +114,40 @@ func TestStopDoesNotWaitForTheCollector(t *testing.T) {
 	traces := start(t, slog.New(slog.DiscardHandler), func(http.ResponseWriter, *http.Request) { <-release })
 	t.Cleanup(func() { close(release) }) // before the collector is closed
 	span(t, traces.Tracer())
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
-	traces.Stop(ctx)
+	traces.Stop(ctx) // the collector answers only after it
 	if err := ctx.Err(); err != nil {
 		t.Errorf("all of the time is used up: %v", err)
 	}
 	if got := patience(t.Context()); got != 5*time.Second {
 		t.Errorf("without an end it waits %s; want 5s", got)
 	}
-	ctx, cancel = context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	if got := patience(ctx); got != 5*time.Second {
-		t.Errorf("of an hour it waits %s; want 5s", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		for left, want := range map[time.Duration]time.Duration{time.Hour: 5 * time.Second, 2 * time.Second: time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), left)
+			defer cancel()
+			if got := patience(ctx); got != want {
+				t.Errorf("of %s it waits %s; want %s", left, got, want)
+			}
+		}
+	})
 }
 
 // After a start that failed nothing is left running, also if it failed because its time was
 // over: the worker ends by sending what it has.
 func TestDiscardEndsTheWorker(t *testing.T) {
-	t.Parallel()
-	var sent atomic.Int32
-	traces := start(t, slog.New(slog.DiscardHandler), func(http.ResponseWriter, *http.Request) { sent.Add(1) })
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000") // milliseconds: only its end makes the worker send
+	sent := make(chan struct{}, 10)
+	traces := start(t, slog.New(slog.DiscardHandler), func(http.ResponseWriter, *http.Request) { sent <- struct{}{} })
 	span(t, traces.Tracer())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	traces.Discard(ctx)
-	if sent.Load() != 1 {
-		t.Error("the worker has not ended")
+	select {
+	case <-sent:
+	case <-time.After(time.Minute): // Discard itself waits for a second
+		t.Fatal("the worker has not ended")
 	}
 	(*Traces)(nil).Discard(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -433,10 +434,15 @@ func TestWatchEndsUnderLoad(t *testing.T) {
 // A stream ends with the key of its watcher.
 func TestWatchEndsWithItsKey(t *testing.T) {
 	t.Parallel()
-	brief := access.Everything("brief")
-	brief.Expires = time.Now().Add(time.Second)
 	h := start(t, func(c *Config) {
-		c.Now, c.Guard = time.Now, callers(map[string]access.Caller{"brief": brief})
+		c.Now, c.Guard = time.Now, access.NewGuard(access.GuardConfig{
+			Now: time.Now, Log: slog.New(slog.DiscardHandler),
+			Authenticators: []access.Authenticator{func(context.Context, access.Credential) (access.Caller, error) {
+				brief := access.Everything("brief")
+				brief.Expires = time.Now().Add(time.Second)
+				return brief, nil
+			}},
+		})
 	})
 	ctx := withMetadata(t.Context(), "authorization", "Bearer brief")
 	stream, err := h.change.WatchChanges(ctx, &mirrorv1.WatchChangesRequest{})

@@ -472,14 +472,14 @@ func (q *fakeQuery) Counts(ctx context.Context, _ mirror.ProjectID) (store.Count
 
 // fakeReceiver remembers the delivery and answers as told.
 type fakeReceiver struct {
-	project mirror.ProjectID
-	headers webhook.Headers
-	body    []byte
-	wait    time.Duration // until the deadline of the call
-	receipt ledger.Receipt
-	err     error
-	calls   int
-	refused int
+	project  mirror.ProjectID
+	headers  webhook.Headers
+	body     []byte
+	deadline time.Time // of the call; zero if it has none
+	receipt  ledger.Receipt
+	err      error
+	calls    int
+	refused  int
 }
 
 func (r *fakeReceiver) Receive(ctx context.Context, project mirror.ProjectID, h webhook.Headers,
@@ -487,9 +487,7 @@ func (r *fakeReceiver) Receive(ctx context.Context, project mirror.ProjectID, h 
 ) (ledger.Receipt, error) {
 	r.calls++
 	r.project, r.headers, r.body = project, h, bytes.Clone(body)
-	if deadline, ok := ctx.Deadline(); ok {
-		r.wait = time.Until(deadline)
-	}
+	r.deadline, _ = ctx.Deadline()
 	return r.receipt, r.err
 }
 
@@ -501,7 +499,7 @@ type fakeWorker struct {
 	query     *fakeQuery
 	refresh   func(ctx context.Context) error
 	refreshed [][]mirror.Resource
-	waits     []time.Duration
+	deadlines []time.Time // of the refreshes
 	requested []mirror.Resource
 	retryErr  error
 }
@@ -512,7 +510,7 @@ func (w *fakeWorker) Refresh(ctx context.Context, resources ...mirror.Resource) 
 	if !ok {
 		return errors.New("refresh without a deadline")
 	}
-	w.waits = append(w.waits, time.Until(deadline))
+	w.deadlines = append(w.deadlines, deadline)
 	if w.refresh == nil {
 		return errors.New("unexpected refresh")
 	}

@@ -231,21 +231,31 @@ func TestEndedCallsAreTheCallers(t *testing.T) {
 func TestCallersDeadlineCutsTheQuery(t *testing.T) {
 	t.Parallel()
 	h := start(t)
-	ended := make(chan struct{})
+	begun, ended := make(chan struct{}, 1), make(chan struct{}, 1)
 	h.query.err = func(ctx context.Context) error {
-		defer close(ended)
+		begun <- struct{}{}
 		<-ctx.Done()
+		ended <- struct{}{}
 		return fault.Wrap(ctx.Err(), fault.Unavailable, fault.ReasonStoreUnavailable, "the database cannot be reached")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // enough to reach the query on a busy machine
-	defer cancel()
-	_, err := h.mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "r"})
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the query did not end with the call")
+	for timeout := 100 * time.Millisecond; timeout < time.Minute; timeout *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		_, err := h.mirror.GetRoom(ctx, &mirrorv1.GetRoomRequest{RoomId: "r"})
+		cancel()
+		wantStatus(t, err, codes.DeadlineExceeded, "")
+		select {
+		case <-begun:
+		default:
+			continue // the call ended before its query began
+		}
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatal("the query did not end with the call")
+		}
+		return
 	}
-	wantStatus(t, err, codes.DeadlineExceeded, "")
+	t.Fatal("no query began within a minute")
 }
 
 func TestStoreSentinelsHaveReasons(t *testing.T) {

@@ -194,7 +194,7 @@ func calls() map[string]func(ctx context.Context, r *race) error {
 func TestDeadlockIsRetried(t *testing.T) {
 	t.Parallel()
 	// On PostgreSQL, the time in which the other side has to close the circle.
-	settings := map[*dbtest.Engine]string{dbtest.Postgres: "-c deadlock_timeout=3s"}
+	settings := map[*dbtest.Engine]string{dbtest.Postgres: "-c deadlock_timeout=15s"}
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		for what, call := range calls() {
 			t.Run(what, func(t *testing.T) {

@@ -45,7 +45,8 @@ func TestMaxConns(t *testing.T) {
 			}
 			calls.Wait()
 			open := value[int](t, watch,
-				"select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+				"select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "+
+					"and backend_type = 'client backend'")
 			if open < 1 || open > conns {
 				t.Fatalf("connections = %d; want at most %d", open, conns)
 			}

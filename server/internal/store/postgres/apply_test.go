@@ -261,7 +261,8 @@ func TestSessionOutlivesRollback(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	url := dbtest.Postgres.Database(t)
 	s, conn := open(t, postgres.Config{URL: url, MaxConns: 1}), connect(t, url)
-	const sessions = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+	const sessions = "select pid from pg_stat_activity where datname = current_database() " +
+		"and pid <> pg_backend_pid() and backend_type = 'client backend'"
 	lease := mirrored(t, s, "first", now)
 	before := value[int](t, conn, sessions)
 	lease.Token[0]++
