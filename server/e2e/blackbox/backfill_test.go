@@ -79,6 +79,9 @@ func TestBackfill(t *testing.T) {
 			"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": strconv.Itoa(backfillRate), "MIRROR_WORKERS": "8", "MIRROR_MIGRATE": "",
 			"MIRROR_FETCHES":                 "16",
 			"MIRROR_LIVEBLOCKS_CALL_TIMEOUT": "5m",
+			// A query for due work also finds what is live. If it came soon, it would hide that this
+			// was not first in line before.
+			"MIRROR_BUSY_POLL": "30s",
 		}}
 		s := harness.Start(t, o)
 
@@ -105,6 +108,12 @@ func TestBackfill(t *testing.T) {
 		liveFirst(t, s, upstream, "live before the kill")
 		<-hold.Arrived()
 		await(backfillRooms * perRoom / 3)
+		harness.Eventually(t, patience, func() error { // only a command that was answered waits for the restart
+			if text := told.String(); !strings.Contains(text, "fetched (") {
+				return fmt.Errorf("backfill told %q; want it to have seen the service", text)
+			}
+			return nil
+		})
 		s.Kill()
 		atKill, pagesAtKill := fetched(), upstream.Calls("", fake.EndpointListRooms)
 		hold.Release()
@@ -180,11 +189,21 @@ func liveFirst(t *testing.T, s *harness.Service, upstream *harness.Fake, room st
 	if err := upstream.CreateRoom(room, fake.RoomOptions{Storage: storage(`"live"`)}); err != nil {
 		t.Fatal(err)
 	}
+	// The order of the calls tells. All others are answered slowly meanwhile, so that few can begin
+	// while the database takes its time with the room. There are so many that behind them the room
+	// would not be mirrored in time.
+	upstream.SetDelay(func(c fake.Call) fake.Delay {
+		if c.Room == room {
+			return fake.Delay{}
+		}
+		return fake.Delay{Before: time.Second}
+	})
 	begin := time.Now()
 	tell(t, s, fake.RoomCreated, room)
 	acknowledged := time.Now()
 	awaitStorage(t, s, room, storage(`"live"`))
 	mirrored := time.Now()
+	upstream.SetDelay(nil)
 
 	// Each of the eight workers may have been at something, and eight more may have
 	// been let through the limiter; then comes the room, and then its document.

@@ -154,7 +154,24 @@ func TestStopUnderLoad(t *testing.T) {
 // waits in the service for an answer of Liveblocks that comes after the signal.
 func TestStopFinishesCalls(t *testing.T) {
 	t.Parallel()
-	s, upstream := start(t, map[string]string{"MIRROR_ACK": "synced", "MIRROR_WORKERS": "64"})
+	for range 3 {
+		if stopFinishesCalls(t) {
+			return
+		}
+	}
+	t.Fatal("three times, the calls had too little time left to be finished; want them to have half of it")
+}
+
+// stopFinishesCalls reports false if it has shown nothing: the service gives each call 10 s,
+// also when it does not stop, and on a slow machine less than half of it was left when
+// Liveblocks answered.
+func stopFinishesCalls(t *testing.T) bool {
+	t.Helper()
+	const callTime = 10 * time.Second
+	const grace = time.Minute // half of it is for the calls, which is more than each of them has
+	s, upstream := start(t, map[string]string{
+		"MIRROR_ACK": "synced", "MIRROR_WORKERS": "64", "MIRROR_STOP_GRACE": grace.String(),
+	})
 	hold := fake.NewHold()
 	t.Cleanup(hold.Release)
 	upstream.Script(fake.Match{Endpoint: fake.EndpointRoom}, hold.Step().Always())
@@ -167,6 +184,7 @@ func TestStopFinishesCalls(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	c := &http.Client{Transport: transport, Timeout: patience}
 	results := make(chan attempt, senders)
+	begun := time.Now()
 	for n := range senders {
 		ev := fake.Event{Type: fake.RoomCreated, RoomID: fmt.Sprint("room ", n), Time: time.Now()}
 		d := harness.SignEvent(t, ev)
@@ -215,22 +233,25 @@ func TestStopFinishesCalls(t *testing.T) {
 		}
 		return nil
 	})
-	if len(results) > 0 {
+	ended := len(results)
+	inTime := time.Since(begun) < callTime/2
+	if ended > 0 && inTime {
 		t.Fatalf("a call was ended by the signal: %+v", <-results)
 	}
 	hold.Release()
 	for range senders {
-		if a := <-results; a.err != nil || a.status != http.StatusOK {
+		if a := <-results; inTime && (a.err != nil || a.status != http.StatusOK) {
 			t.Errorf("delivery under way at the signal ended with %d, %v; want 200", a.status, a.err)
 		}
 	}
-	if err := <-read; err != nil {
+	if err := <-read; inTime && err != nil {
 		t.Errorf("gRPC call under way at the signal = %v", err)
 	}
 	<-stopped
 	if err != nil || took > grace {
 		t.Errorf("stopped after %s with %v; want exit code 0 within %s", took, err, grace)
 	}
+	return inTime
 }
 
 // A call that cannot end by itself does not keep the service from stopping in time.
@@ -260,7 +281,9 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 // service stops in time all the same.
 func TestStopCutsSlowDownload(t *testing.T) {
 	t.Parallel()
-	const grace, size = 6 * time.Second, 16 << 20
+	// The download is cut after half of it. To stop takes far less than the other half, also on a
+	// machine that does much else.
+	const grace, size = 20 * time.Second, 16 << 20
 	s, upstream := start(t, map[string]string{"MIRROR_STOP_GRACE": grace.String()})
 	doc := storage(`"` + strings.Repeat("x", size) + `"`)
 	create(t, s, upstream, "large", fake.RoomOptions{Storage: doc})

@@ -662,6 +662,7 @@ func TestRESTWithoutLiveblocks(t *testing.T) {
 	}
 	hold.Release()
 	await("/threads", `{"data":[`+string(source)+`]}`)
+	awaitIdle(t, s) // or the settle fetch of the list could find the next thread before its event is recorded
 
 	// What an event has announced is missing in the list until it is fetched, and the list says
 	// so.

@@ -26,12 +26,18 @@ func TestLockedRow(t *testing.T) {
 		edited := func(room string) harness.Delivery {
 			return harness.SignEvent(t, fake.Event{Type: fake.StorageUpdated, RoomID: room, Time: time.Now()})
 		}
-		// others posts events on other rooms, one after the other.
+		refused := make(chan int, 1)
+		// others posts events on other rooms, one after the other, and returns how long those took that
+		// were acknowledged before the event on the document was answered. A machine that does much
+		// else may not get through all of them by then.
 		others := func() (took []time.Duration) {
 			for n := range 40 {
 				begun := time.Now()
 				if got := service.Post(t, edited(fmt.Sprintf("room-%02d", n%20))); got != http.StatusOK {
 					t.Fatalf("event on another room = %d; want 200", got)
+				}
+				if len(refused) > 0 {
+					break
 				}
 				took = append(took, time.Since(begun))
 			}
@@ -51,22 +57,23 @@ func TestLockedRow(t *testing.T) {
 			t.Fatalf("lock the state = %v", err)
 		}
 		d := edited("plan")
-		refused := make(chan int, 1)
+		const triedFor = 9 * time.Second // how long the service tries to record an event
+		var waited time.Duration
 		go func() {
+			begun := time.Now()
 			status, _, _ := d.Do(t.Context(), service.URL("/api/liveblocks-webhook"))
+			waited = time.Since(begun)
 			refused <- status
 		}()
 		meanwhile := others()
 		if got, _, body := service.Get(t, "/readyz"); got != http.StatusOK {
 			t.Fatalf("/readyz = %d, %s; want 200", got, body)
 		}
-		select {
-		case got := <-refused:
-			t.Fatalf("event on the locked document = %d before all others; want it to wait", got)
-		default:
+		if got := <-refused; got != http.StatusServiceUnavailable || waited < triedFor {
+			t.Fatalf("event on the locked document = %d after %v; want 503 after %v", got, waited, triedFor)
 		}
-		if got := <-refused; got != http.StatusServiceUnavailable {
-			t.Fatalf("event on the locked document = %d; want 503", got)
+		if n := len(meanwhile); n < 3 { // if they waited for the row as well, it would be one at most
+			t.Fatalf("events on other rooms acknowledged while it waited = %d; want several", n)
 		}
 		if got, _, body := service.Get(t, "/readyz"); got != http.StatusOK {
 			t.Fatalf("/readyz afterwards = %d, %s; want 200", got, body)
@@ -77,7 +84,8 @@ func TestLockedRow(t *testing.T) {
 		if got := service.Post(t, d); got != http.StatusOK {
 			t.Fatalf("event on the document that is free again = %d; want 200", got)
 		}
-		t.Logf("others are acknowledged in %v (median), %v at most; beside the locked row in %v, %v", before[20], before[39],
-			meanwhile[20], meanwhile[39])
+		n := len(meanwhile)
+		t.Logf("others are acknowledged in %v (median), %v at most; %d beside the locked row in %v, %v", before[20],
+			before[39], n, meanwhile[n/2], meanwhile[n-1])
 	})
 }
