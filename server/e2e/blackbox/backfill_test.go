@@ -79,8 +79,8 @@ func TestBackfill(t *testing.T) {
 			"MIRROR_LIVEBLOCKS_CALLS_PER_SECOND": strconv.Itoa(backfillRate), "MIRROR_WORKERS": "8", "MIRROR_MIGRATE": "",
 			"MIRROR_FETCHES":                 "16",
 			"MIRROR_LIVEBLOCKS_CALL_TIMEOUT": "5m",
-			// A query for due work also finds what is live. If it came soon, it would hide that this
-			// was not first in line before.
+			// A query for due work also finds what is live. If one came soon, the room would be
+			// fetched soon even if webhooks had no priority.
 			"MIRROR_BUSY_POLL": "30s",
 		}}
 		s := harness.Start(t, o)
@@ -190,8 +190,8 @@ func liveFirst(t *testing.T, s *harness.Service, upstream *harness.Fake, room st
 		t.Fatal(err)
 	}
 	// The order of the calls tells. All others are answered slowly meanwhile, so that few can begin
-	// while the database takes its time with the room. There are so many that behind them the room
-	// would not be mirrored in time.
+	// until the room is claimed. There are so many that behind them the room would not be mirrored
+	// in time.
 	upstream.SetDelay(func(c fake.Call) fake.Delay {
 		if c.Room == room {
 			return fake.Delay{}

@@ -29,8 +29,8 @@ const (
 	// idle databases does so after minutes; any query on a shorter round keeps them up.
 	idleFor = 2 * time.Minute
 	// settled is how long the log has to be quiet for the work to count as done: forty
-	// times what a busy service waits between two looks for work, so that the last one
-	// is over on a machine that does much else, too.
+	// times what a busy service waits between two looks for work, so that the last
+	// look is over on a machine that does much else, too.
 	settled = 20 * time.Second
 	// scrapes is how often the metrics are read meanwhile, beside the probes.
 	scrapes = 1000

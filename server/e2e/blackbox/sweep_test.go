@@ -322,7 +322,7 @@ func TestSweepBelievesNoBrokenList(t *testing.T) {
 		} {
 			upstream.Script(fake.Match{Endpoint: fake.EndpointListRooms, Page: 3}, step.Always())
 			shownProblem(t, s, "list of rooms could not be read")
-			if n == 0 { // no sooner: a sweep from before the script could read all of the list without it
+			if n == 0 { // no sooner: a sweep that began before the script could read the whole list without this room
 				if err := upstream.DeleteRoom(gone); err != nil {
 					t.Fatal(err)
 				}
@@ -330,7 +330,7 @@ func TestSweepBelievesNoBrokenList(t *testing.T) {
 			intact(left)
 			upstream.ClearScripts()
 			noProblem(t, s)
-			// It is deleted a moment after the good list was read, and the next step counts the rooms.
+			// The room is deleted a little after the good list was read, and the next step counts rooms.
 			awaitGone(t, s, gone)
 			left = len(rooms) - 1
 		}

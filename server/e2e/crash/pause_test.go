@@ -26,8 +26,8 @@ func (s *site) project(service *harness.Service) *mirrorv1.ProjectStatus {
 func TestRateLimited(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		// GetStatus shows it only while it lasts, so it lasts longer than a look at it may take on a
-		// machine that does much else.
+		// GetStatus shows the pause only until it is over, so it is longer than a call of GetStatus may
+		// take on a machine that does much else.
 		const wait = 20 * time.Second
 		s := newSite(t, e)
 		service := s.start()

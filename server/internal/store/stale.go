@@ -68,13 +68,13 @@ type StoredEvent struct {
 }
 
 // StillRecorded returns those of the recorded deliveries whose events are still stored with the
-// body that they have. What was erased meanwhile must not come back, nor what is gone. bodies
+// body that they have. What was erased meanwhile must not come back, nor what is gone. hashes
 // are the SHA-256 of the bodies that are stored.
-func StillRecorded(batch []mirror.Delivery, bodies map[StoredEvent]string) []mirror.Delivery {
+func StillRecorded(batch []mirror.Delivery, hashes map[StoredEvent]string) []mirror.Delivery {
 	return slices.DeleteFunc(slices.Clone(batch), func(d mirror.Delivery) bool {
-		body, stored := bodies[StoredEvent{d.Event.Bucket(), d.Event.Project, d.Event.ID}]
+		hash, stored := hashes[StoredEvent{d.Event.Bucket(), d.Event.Project, d.Event.ID}]
 		sum := sha256.Sum256(d.Event.Payload)
-		return !stored || body != string(sum[:])
+		return !stored || hash != string(sum[:])
 	})
 }
 

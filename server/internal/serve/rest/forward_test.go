@@ -1029,6 +1029,7 @@ func TestCallersThatLeaveAreNoticed(t *testing.T) {
 	}
 	if resp, err := server.Client().Do(req); err == nil {
 		_ = resp.Body.Close()
+		t.Fatalf("the call is answered %d before its caller goes away", resp.StatusCode)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -231,7 +231,7 @@ func TestEndedCallsAreTheCallers(t *testing.T) {
 func TestCallersDeadlineCutsTheQuery(t *testing.T) {
 	t.Parallel()
 	h := start(t)
-	begun, ended := make(chan struct{}, 1), make(chan struct{}, 1)
+	begun, ended := make(chan struct{}, 16), make(chan struct{}, 16)
 	h.query.err = func(ctx context.Context) error {
 		begun <- struct{}{}
 		<-ctx.Done()

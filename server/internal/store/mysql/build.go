@@ -310,7 +310,7 @@ func (q *queries) lockEvents(ctx context.Context, events []mirror.Event) error {
 }
 
 func lockBodiesSQL(n int) string {
-	return `select bucket, project_id, event_id, unhex(sha2(payload, 256))
+	return `select bucket, project_id, event_id, unhex(sha2(payload, 256)) as payload_sha256
 from mirror_event force index (primary)
 where (bucket, project_id, event_id) in (` + places(n, 3) + `)
 for update`
@@ -319,7 +319,7 @@ for update`
 // unchanged locks recorded events, which must be in key order, and returns those that are
 // stored as they are here.
 func (q *queries) unchanged(ctx context.Context, batch []mirror.Delivery) ([]mirror.Delivery, error) {
-	bodies := make(map[store.StoredEvent]string, len(batch))
+	hashes := make(map[store.StoredEvent]string, len(batch))
 	err := chunks(batch, maxKeys, func(batch []mirror.Delivery) error {
 		args := make([]any, 0, 3*len(batch))
 		for _, d := range batch {
@@ -327,13 +327,13 @@ func (q *queries) unchanged(ctx context.Context, batch []mirror.Delivery) ([]mir
 		}
 		return q.query(ctx, lockBodiesSQL(len(batch)), args, func(rows *sql.Rows) error {
 			var key store.StoredEvent
-			var body string
-			err := rows.Scan(&key.Bucket, &key.Project, &key.ID, &body)
-			bodies[key] = body
+			var hash string
+			err := rows.Scan(&key.Bucket, &key.Project, &key.ID, &hash)
+			hashes[key] = hash
 			return err
 		})
 	})
-	return store.StillRecorded(batch, bodies), err
+	return store.StillRecorded(batch, hashes), err
 }
 
 func progressSQL(n int) string {

@@ -225,12 +225,12 @@ func unchanged(ctx context.Context, q *dbq.Queries, batch []mirror.Delivery) ([]
 		arg.EventID = append(arg.EventID, d.Event.ID)
 	}
 	rows, err := q.LockBodies(ctx, arg)
-	bodies := make(map[store.StoredEvent]string, len(rows))
+	hashes := make(map[store.StoredEvent]string, len(rows))
 	for _, r := range rows {
 		key := store.StoredEvent{Bucket: r.Bucket, Project: mirror.ProjectID(r.ProjectID), ID: r.EventID}
-		bodies[key] = string(r.PayloadSha256)
+		hashes[key] = string(r.PayloadSha256)
 	}
-	return store.StillRecorded(batch, bodies), err
+	return store.StillRecorded(batch, hashes), err
 }
 
 // markRecorded marks what recorded events make stale, and lets those wait that are folded.

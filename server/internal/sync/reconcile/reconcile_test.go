@@ -381,7 +381,10 @@ func TestTroubleIsRetriedWithAPersistedBackoff(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				b := newBench(t, e)
-				slow := func(p *parts) { p.queue.Policy.BackoffMin, p.queue.Policy.BackoffMax = 2*time.Second, 2*time.Second }
+				slow := func(p *parts) {
+					p.queue.Policy.BackoffMin, p.queue.Policy.BackoffMax = 2*time.Second, 2*time.Second
+					p.queue.Policy.MaxAttempts = 1000
+				}
 				r := b.start(slow)
 				b.created(r, "r", lson("1"))
 				b.upstream.Script(fake.Match{Room: "r", Endpoint: fake.EndpointStorage}, step.Always())
@@ -787,7 +790,7 @@ func TestReplicasShareTheWork(t *testing.T) {
 		b.edited(first, "r", lson("2"))
 		b.arrived(h)
 		second := b.start(short)
-		b.during(ttl+ttl/5, func() {
+		b.during(ttl+ttl/2, func() {
 			second.pool.Push([]mirror.Pending{{Resource: storageOf("r")}})
 			if n := b.calls("r") - before; n != 1 {
 				t.Fatalf("fetches while a lease lives = %d; want 1", n)

@@ -3,6 +3,7 @@ package sqllist
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,12 +21,16 @@ func TestWhoseTimeLimit(t *testing.T) {
 	for name, c := range map[string]struct {
 		caller time.Duration // zero means no deadline
 		server bool          // notices first
+		none   bool          // there is no limit of ours
+		want   string
 	}{
-		"ours, this process":   {},
-		"ours, the server":     {server: true},
-		"ours is earlier":      {caller: 2 * ours, server: true},
-		"caller, this process": {caller: ours / 2},
-		"caller, the server":   {caller: ours / 2, server: true},
+		"ours, this process":   {want: "ours"},
+		"ours, the server":     {server: true, want: "ours"},
+		"ours is earlier":      {caller: 2 * ours, server: true, want: "ours"},
+		"caller, this process": {caller: ours / 2, want: "the caller's"},
+		"caller, the server":   {caller: ours / 2, server: true, want: "the caller's"},
+		"caller alone":         {caller: ours, server: true, none: true, want: "the caller's"},
+		"the server alone":     {server: true, none: true, want: "the server's"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -37,21 +42,41 @@ func TestWhoseTimeLimit(t *testing.T) {
 					<-ctx.Done()
 					return ctx.Err()
 				}
-				classify := func(_ context.Context, err error) error { return err }
-				timedOut := func(err error) bool { return errors.Is(err, interrupted) }
-				r := NewReader(Dialect{TimedOut: timedOut}, run, classify, nil, ours)
-				ctx := t.Context()
-				if c.caller > 0 {
-					var cancel context.CancelFunc
-					ctx, cancel = context.WithTimeout(ctx, c.caller)
-					defer cancel()
+				outage := fault.New(fault.Unavailable, fault.ReasonStoreUnavailable, "the database is not available")
+				classify := func(ctx context.Context, err error) error {
+					if ctx.Err() == nil {
+						return outage
+					}
+					return err
 				}
+				timedOut := func(err error) bool { return errors.Is(err, interrupted) }
+				limit := ours
+				if c.none {
+					limit = 0
+				}
+				r := NewReader(Dialect{TimedOut: timedOut}, run, classify, nil, limit)
 				read := func(ctx context.Context) error { return r.read(ctx, "list rooms", &statement{}, nil) }
-				for what, err := range map[string]error{"read": read(ctx), "several": r.within(ctx, "page", read)} {
-					setting := fault.Of(err).Kind == fault.Unavailable
-					caller := !setting && errors.Is(err, context.DeadlineExceeded)
-					if c.caller > 0 && c.caller < ours != caller || setting == caller {
-						t.Errorf("%s = %v (%q)", what, err, fault.Of(err).Public)
+				for what, call := range map[string]func(context.Context) error{
+					"read":    read,
+					"several": func(ctx context.Context) error { return r.within(ctx, "page", read) },
+				} {
+					ctx, cancel := t.Context(), context.CancelFunc(func() {})
+					if c.caller > 0 {
+						ctx, cancel = context.WithTimeout(ctx, c.caller)
+					}
+					err := call(ctx)
+					cancel()
+					got := "nobody's"
+					switch f := fault.Of(err); {
+					case errors.Is(err, outage):
+						got = "the server's"
+					case f.Kind == fault.Unavailable && strings.Contains(f.Public, "MIRROR_READ_TIMEOUT"):
+						got = "ours"
+					case errors.Is(err, context.DeadlineExceeded):
+						got = "the caller's"
+					}
+					if got != c.want {
+						t.Errorf("%s = %v; want it to be %s limit", what, err, c.want)
 					}
 				}
 			})

@@ -149,7 +149,7 @@ func (r *Reader) within(ctx context.Context, what string, do func(ctx context.Co
 		return err
 	case ours && ctx.Err() == nil:
 		return r.tooLong(what, err)
-	case timedOut && ctx.Err() == nil: // the server was a moment ahead of the caller's deadline
+	case timedOut && ok && ctx.Err() == nil: // the server noticed the caller's deadline first
 		return fmt.Errorf("%s: %w: %w", what, context.DeadlineExceeded, err)
 	default:
 		return r.classify(ctx, fmt.Errorf("%s: %w", what, err))
