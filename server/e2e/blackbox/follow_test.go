@@ -76,7 +76,7 @@ func TestFollowCommand(t *testing.T) {
 	t.Parallel()
 	needServers(t)
 	url := database(t)
-	s, upstream := startOn(t, url, nil)
+	s, upstream := startOn(t, url, map[string]string{"MIRROR_GRPC_ADDR": freeAddr(t)})
 	env := map[string]string{"MIRROR_SERVER": s.GRPCAddr}
 	create(t, s, upstream, "first", fake.RoomOptions{})
 	p := run(t, harness.Command(t.Context(), t, env, "follow", "--from", "earliest", "--kind", "room"))

@@ -309,8 +309,9 @@ func TestDoctor(t *testing.T) {
 	needServers(t)
 	const token = "a-token-of-the-doctors-test"
 	url := database(t)
-	s, upstream := startOn(t, url, map[string]string{
-		"MIRROR_WEBHOOK_ADDR": "127.0.0.1:0", "MIRROR_API_TOKEN": token,
+	s, upstream := startOn(t, url, map[string]string{ // nobody answers there once it has ended
+		"MIRROR_HTTP_ADDR": freeAddr(t), "MIRROR_GRPC_ADDR": freeAddr(t), "MIRROR_WEBHOOK_ADDR": freeAddr(t),
+		"MIRROR_API_TOKEN": token,
 	})
 	create(t, s, upstream, "a room", fake.RoomOptions{Storage: storage("1")})
 	env := map[string]string{

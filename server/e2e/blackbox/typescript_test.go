@@ -121,7 +121,7 @@ func TestTypeScriptClient(t *testing.T) {
 func followInNode(t *testing.T, project string) {
 	t.Helper()
 	db := database(t)
-	s, upstream := startOn(t, db, map[string]string{"MIRROR_API_TOKEN": token})
+	s, upstream := startOn(t, db, map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_HTTP_ADDR": freeAddr(t)})
 	restart := func() { s = startAgain(t, s, db, upstream) }
 	room := func(name string) {
 		t.Helper()
@@ -274,7 +274,7 @@ func browse(t *testing.T, page string, opened <-chan struct{}) {
 func followInBrowser(t *testing.T, project string) {
 	t.Helper()
 	db := database(t)
-	s, upstream := startOn(t, db, map[string]string{"MIRROR_API_TOKEN": token})
+	s, upstream := startOn(t, db, map[string]string{"MIRROR_API_TOKEN": token, "MIRROR_HTTP_ADDR": freeAddr(t)})
 	service, err := url.Parse(s.URL(""))
 	must(t, err)
 	lines := make(chan string, 1000)

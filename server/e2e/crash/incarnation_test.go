@@ -75,7 +75,6 @@ func TestEarlierIncarnation(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
 				s := newSite(t, e)
-				s.env["MIRROR_LEASE_TTL"] = "5s" // the fetch that is held must not lose it
 				service := s.start()
 				s.create(room, first)
 				s.converge(service)

@@ -78,6 +78,25 @@ func (s *site) leases() map[string]time.Time {
 	return ends
 }
 
+// leftBy kills a replica and returns the ends of its leases, which nobody renews any more.
+// The other one, if it runs already, stands still meanwhile: it could take them over before
+// they are read.
+func (s *site) leftBy(dead, other *harness.Service, rooms []string) map[string]time.Time {
+	s.t.Helper()
+	if other != nil {
+		s.signal(other, syscall.SIGSTOP)
+	}
+	s.kill(dead)
+	ends := s.leases()
+	if other != nil {
+		s.signal(other, syscall.SIGCONT)
+	}
+	if len(ends) != len(rooms) {
+		s.t.Fatalf("leases = %v; want one for each of %v", ends, rooms)
+	}
+	return ends
+}
+
 // last is the latest of some times.
 func last(times map[string]time.Time) time.Time {
 	var t time.Time
@@ -135,7 +154,6 @@ func TestReplicaTakesOver(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		s := newSite(t, e)
-		s.env["MIRROR_LEASE_TTL"] = "3s" // so long that a slow machine does not lose one
 		a := s.start()
 		s.populate(a)
 		b := s.start()
@@ -178,8 +196,7 @@ func TestReplicaTakesOver(t *testing.T) {
 			}
 		}
 
-		s.kill(a)
-		ends := s.leases() // by now nobody renews them
+		ends := s.leftBy(a, b, rooms)
 		s.converge(b)
 		for _, room := range rooms {
 			for _, c := range s.fetches(room, fake.EndpointStorage)[before[room]+1:] {
@@ -223,11 +240,7 @@ func TestIdleReplicaTakesOver(t *testing.T) {
 				s.setStorage(1000, rooms...)
 				s.awaitHeld(hold, len(rooms))
 				s.senders.Wait()
-				s.kill(a)
-				ends := s.leases()
-				if len(ends) != len(rooms) {
-					t.Fatalf("leases = %v; want one for each of %v", ends, rooms)
-				}
+				ends := s.leftBy(a, b, rooms)
 				if c.fresh {
 					b = s.start(c.setup)
 				}
@@ -307,6 +320,8 @@ func TestReplicaComesBack(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
 		s := newSite(t, e)
+		// Taken over before the database ends the transaction that is held, after 10 s.
+		s.env["MIRROR_LEASE_TTL"] = "3s"
 		a := s.start()
 		s.populate(a)
 		tr := s.proxy.set(beforeSend, applyChild)

@@ -85,7 +85,8 @@ func newSiteAt(t *testing.T, e *dbtest.Engine, direct string) *site {
 	e.Need(t)
 	s := &site{
 		t: t, upstream: harness.NewFake(t), words: wordsOf[e],
-		env:   map[string]string{"MIRROR_MIGRATE": "false", "MIRROR_LEASE_TTL": "1s"},
+		// So long that a task that a test holds keeps its lease, also on a slow machine.
+		env:   map[string]string{"MIRROR_MIGRATE": "false", "MIRROR_LEASE_TTL": "6s"},
 		http:  &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: senderSlots}},
 		slots: make(chan struct{}, senderSlots), sent: make(map[string]*sent),
 	}
@@ -143,6 +144,14 @@ func (s *site) aim(services ...*harness.Service) { s.targets.Store(&services) }
 func (s *site) kill(service *harness.Service) {
 	service.Kill()
 	s.aim(slices.DeleteFunc(slices.Clone(*s.targets.Load()), func(o *harness.Service) bool { return o == service })...)
+}
+
+// signal sends a service a signal.
+func (s *site) signal(service *harness.Service, what syscall.Signal) {
+	s.t.Helper()
+	if err := syscall.Kill(service.Pid(), what); err != nil {
+		s.t.Fatalf("%v = %v", what, err)
+	}
 }
 
 // deliver posts d until it is accepted or the test ends.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"testing"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/need"
 )
@@ -121,6 +122,22 @@ func reservePort() (port, error) {
 		}
 	}
 	return port{}, fmt.Errorf("reserve a port: %w", errors.Join(err, syscall.Close(fd)))
+}
+
+// ReserveAddr reserves an address of the loopback interface until the end of tb. A server
+// that sets SO_REUSEADDR, as all of Go's do, can listen there, also again and again.
+func ReserveAddr(tb testing.TB) string {
+	tb.Helper()
+	p, err := reservePort()
+	if err != nil {
+		tb.Fatalf("mysqltest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := p.release(); err != nil {
+			tb.Errorf("mysqltest: %v", err)
+		}
+	})
+	return "127.0.0.1:" + p.String()
 }
 
 func (p port) String() string { return strconv.Itoa(p.number) }

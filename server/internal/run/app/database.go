@@ -139,12 +139,13 @@ func onceStarted(ctx context.Context, wait time.Duration, log *slog.Logger, f fu
 	begin, told := time.Now(), false
 	for {
 		err := f()
-		if !errors.Is(err, store.ErrStarting) && (!isUnreachable(err) || time.Since(begin) >= wait) {
-			return err
-		}
-		if !told && isUnreachable(err) {
+		// Told before the time is looked at: one attempt may have taken all of it.
+		if !told && wait > 0 && isUnreachable(err) {
 			told = true
 			log.WarnContext(ctx, "waiting for the database", slog.Duration("at_most", wait), slog.Any("error", err))
+		}
+		if !errors.Is(err, store.ErrStarting) && (!isUnreachable(err) || time.Since(begin) >= wait) {
+			return err
 		}
 		if clock.Sleep(ctx, startingEvery) != nil {
 			return err
