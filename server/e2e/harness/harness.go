@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	mirrorv1 "github.com/liveblocks-mirror/liveblocks-mirror/gen/liveblocks/mirror/v1"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/pgtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/ingest/webhook"
@@ -129,8 +130,15 @@ func Dir(t testing.TB, owner *syscall.Credential) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("remove folder: %v", err)
+		// The embedded server of a service that was killed may still write there, until it misses its
+		// own files.
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		for err := os.RemoveAll(dir); err != nil; err = os.RemoveAll(dir) {
+			if clock.Sleep(ctx, 50*time.Millisecond) != nil {
+				t.Errorf("remove folder: %v", err)
+				return
+			}
 		}
 	})
 	if err := os.Chmod(dir, 0o711); err != nil {
