@@ -14,7 +14,9 @@ import (
 
 	"vitess.io/vitess/go/json2"
 	"vitess.io/vitess/go/test/vschemawrapper"
+	querypb "vitess.io/vitess/go/vt/proto/query"
 	vschemapb "vitess.io/vitess/go/vt/proto/vschema"
+	"vitess.io/vitess/go/vt/sqlparser"
 	"vitess.io/vitess/go/vt/vtenv"
 	"vitess.io/vitess/go/vt/vtgate/engine"
 	"vitess.io/vitess/go/vt/vtgate/planbuilder"
@@ -75,7 +77,25 @@ func run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(plans)
 }
 
+// parameterized returns the statement with a parameter for each literal, as vtgate plans it.
+func parameterized(w *vschemawrapper.VSchemaWrapper, text string) (string, error) {
+	stmt, known, err := w.Environment().Parser().Parse2(text)
+	if err != nil {
+		return "", err
+	}
+	out, err := sqlparser.Normalize(stmt, sqlparser.NewReservedVars("vtg", known), map[string]*querypb.BindVariable{}, true,
+		keyspace, sqlparser.SQLSelectLimitUnset, "", nil, w.GetForeignKeyChecksState(), w)
+	if err != nil {
+		return "", err
+	}
+	return sqlparser.String(out.AST), nil
+}
+
 func plan(w *vschemawrapper.VSchemaWrapper, text string) Plan {
+	text, err := parameterized(w, text)
+	if err != nil {
+		return Plan{Error: err.Error()}
+	}
 	built, err := planbuilder.TestBuilder(text, w, keyspace)
 	if err != nil {
 		return Plan{Error: err.Error()}

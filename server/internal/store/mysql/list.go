@@ -45,6 +45,7 @@ var lists = sqllist.Dialect{
 	DeleteLimit:    true,
 	Routed:         true,
 	TimedOut:       func(err error) bool { return number(err) == 1969 || number(err) == 3024 },
+	Unsupported:    func(err error) bool { return number(err) == 1235 },
 	Open:           "s.is_open = true",
 	Done:           "s.is_open = false",
 	RoomUnindexed:  "r.is_indexed = false", ThreadUnindexed: "t.is_indexed = false",

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 
+	gomysql "github.com/go-sql-driver/mysql"
+
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/internal/sqllist"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
@@ -35,6 +37,9 @@ const (
 	onNamedShards = "named shards"
 	rowByRow      = "row by row" // the gateway joins the rows of one statement with those of another
 	onEveryShard  = "every shard"
+	// onNone means that the gateway cannot plan it while it does not know the types of columns,
+	// and that the store then sends its parts, which are noted with it.
+	onNone = "refused"
 )
 
 // vitessPlan is how Vitess runs a statement; see tools/vitessplan.
@@ -55,7 +60,7 @@ func (p vitessPlan) place() string {
 	}
 	switch {
 	case p.Error != "":
-		return "refused (" + p.Error + ")"
+		return onNone
 	case len(p.Steps) == 0:
 		return "nowhere"
 	case p.Steps[0] == "Insert Select": // of what the gateway has read
@@ -194,6 +199,9 @@ func allStatements(t *testing.T) map[string][]string {
 		}
 		run := func(_ context.Context, text string, _ []any, scan func(sqllist.Row) error) error {
 			add(name, text)
+			if strings.HasPrefix(text, "(") { // of several statements together
+				return &gomysql.MySQLError{Number: 1235}
+			}
 			return scan(oneRow{})
 		}
 		same := func(_ context.Context, err error) error { return err }
@@ -253,7 +261,8 @@ func TestVitessPlans(t *testing.T) {
 			name, place := line[:at], line[at+2:]
 			place, reason, _ := strings.Cut(place, ", because ")
 			noted[name] = place
-			if reason == "" && (strings.Contains(place, onEveryShard) || strings.Contains(place, rowByRow)) {
+			if reason == "" && (strings.Contains(place, onEveryShard) || strings.Contains(place, rowByRow) ||
+				strings.Contains(place, onNone)) {
 				t.Errorf("%s runs %s, and %s gives no reason", name, place, plansFile)
 			}
 		}
@@ -263,6 +272,9 @@ func TestVitessPlans(t *testing.T) {
 		for i, text := range all[name] {
 			plan := plans[fmt.Sprintf("%s#%d", name, i)]
 			places = append(places, plan.place())
+			if plan.Error != "" && !strings.Contains(noted[name], onNone) {
+				t.Errorf("%s is refused: %s", name, plan.Error)
+			}
 			if plan.Pulled {
 				t.Errorf("%s has a subquery whose value may come without its type, or as null: %s", name, text)
 			}

@@ -84,16 +84,16 @@ func (r *Reader) Events(ctx context.Context, f store.EventFilter) ([]mirror.Even
 // LastEvents reads one entry of an index for each type. The times are columns, for the
 // reason that [Reader.Oldest] has.
 func (r *Reader) LastEvents(ctx context.Context, project mirror.ProjectID, types []string) (mirror.LastEvents, error) {
-	latest := func(n int) string {
-		return "(select " + strconv.Itoa(n) + ", e.receive_time from mirror_event e\n"
+	latest := func(n int, only string, args ...any) part {
+		return part{"select " + strconv.Itoa(n) + ", e.receive_time from mirror_event e\nwhere e.project_id = ?" + only +
+			"\n    order by e.receive_time desc limit 1", append([]any{project}, args...)}
 	}
-	const first = "\n    order by e.receive_time desc limit 1)"
-	s := r.query(latest(0)+"where e.project_id = ?"+first, project)
+	parts := []part{latest(0, "")}
 	for i, name := range types {
-		s.add("\nunion all "+latest(i+1)+"where e.project_id = ? and e.type = ? and e.type <> ''"+first, project, name)
+		parts = append(parts, latest(i+1, " and e.type = ? and e.type <> ''", name))
 	}
 	last := mirror.LastEvents{ByType: make(map[string]time.Time)}
-	err := r.read(ctx, "read the times of the latest events", s, func(row Row) error {
+	err := r.together(ctx, "read the times of the latest events", parts, func(row Row) error {
 		var n int
 		var received time.Time
 		err := row.Scan(&n, at(&received))

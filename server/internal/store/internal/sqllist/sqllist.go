@@ -78,6 +78,8 @@ type Dialect struct {
 	DeleteLimit bool
 	// TimedOut reports that the server ended a statement because of its time.
 	TimedOut func(err error) bool
+	// Unsupported reports that the server cannot plan a statement.
+	Unsupported func(err error) bool
 	// EachBucket precedes a subquery that is run for each bucket b.n; empty if an
 	// index has all states that are done in the order of a list.
 	EachBucket string
@@ -130,6 +132,37 @@ func (r *Reader) read(ctx context.Context, what string, s *statement, scan func(
 			return err
 		}
 		return r.classify(ctx, fmt.Errorf("%s: %w", what, err))
+	})
+}
+
+// part is a statement with its arguments.
+type part struct {
+	text string
+	args []any
+}
+
+// together reads the rows of statements as those of one, or one by one where the server cannot
+// plan that: a gateway of Vitess cannot while it does not know the types of all columns, as for
+// a while after the tables were made.
+func (r *Reader) together(ctx context.Context, what string, parts []part, scan func(Row) error) error {
+	return r.within(ctx, what, func(ctx context.Context) error {
+		s := r.query("")
+		for i, p := range parts {
+			if i > 0 {
+				s.add("\nunion all ")
+			}
+			s.add("("+p.text+")", p.args...)
+		}
+		err := r.read(ctx, what, s, scan)
+		if err == nil || r.dialect.Unsupported == nil || !r.dialect.Unsupported(err) {
+			return err
+		}
+		for _, p := range parts {
+			if err := r.read(ctx, what, r.query(p.text, p.args...), scan); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
