@@ -83,8 +83,9 @@ func parameterized(w *vschemawrapper.VSchemaWrapper, text string) (string, error
 	if err != nil {
 		return "", err
 	}
-	out, err := sqlparser.Normalize(stmt, sqlparser.NewReservedVars("vtg", known), map[string]*querypb.BindVariable{}, true,
-		keyspace, sqlparser.SQLSelectLimitUnset, "", nil, w.GetForeignKeyChecksState(), w)
+	reserved, values := sqlparser.NewReservedVars("vtg", known), make(map[string]*querypb.BindVariable)
+	out, err := sqlparser.Normalize(stmt, reserved, values, true, keyspace, sqlparser.SQLSelectLimitUnset, "", nil,
+		w.GetForeignKeyChecksState(), w)
 	if err != nil {
 		return "", err
 	}

@@ -29,7 +29,7 @@ const (
 	backfillPatience = 5 * time.Minute
 )
 
-// freeAddr is an address that nobody else gets until the end of the test, for a service
+// freeAddr is an address that no other process gets until the end of the test, for a service
 // that has to come back at the same one.
 func freeAddr(t *testing.T) string {
 	t.Helper()

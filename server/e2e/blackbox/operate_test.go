@@ -309,7 +309,7 @@ func TestDoctor(t *testing.T) {
 	needServers(t)
 	const token = "a-token-of-the-doctors-test"
 	url := database(t)
-	s, upstream := startOn(t, url, map[string]string{ // nobody answers there once it has ended
+	s, upstream := startOn(t, url, map[string]string{ // no process answers there once it has ended
 		"MIRROR_HTTP_ADDR": freeAddr(t), "MIRROR_GRPC_ADDR": freeAddr(t), "MIRROR_WEBHOOK_ADDR": freeAddr(t),
 		"MIRROR_API_TOKEN": token,
 	})

@@ -78,7 +78,7 @@ func (s *site) leases() map[string]time.Time {
 	return ends
 }
 
-// leftBy kills a replica and returns the ends of its leases, which nobody renews any more.
+// leftBy kills a replica and returns the ends of its leases, which no process renews any more.
 // The other one, if it runs already, stands still meanwhile: it could take them over before
 // they are read.
 func (s *site) leftBy(dead, other *harness.Service, rooms []string) map[string]time.Time {

@@ -66,7 +66,7 @@ func TestWhoseTimeLimit(t *testing.T) {
 					}
 					err := call(ctx)
 					cancel()
-					got := "nobody's"
+					got := "no known"
 					switch f := fault.Of(err); {
 					case errors.Is(err, outage):
 						got = "the server's"

@@ -153,7 +153,7 @@ type LockBodiesRow struct {
 	PayloadSha256 []byte
 }
 
-// The hashes of the bodies of events, which nobody erases until the transaction ends.
+// The hashes of the bodies of events, which no other transaction erases until this one ends.
 func (q *Queries) LockBodies(ctx context.Context, arg LockBodiesParams) ([]LockBodiesRow, error) {
 	rows, err := q.db.Query(ctx, lockBodies, arg.Bucket, arg.ProjectID, arg.EventID)
 	if err != nil {

@@ -196,7 +196,7 @@ on conflict (project_id) do update set
     foreign_time = greatest(p.foreign_time, excluded.foreign_time);
 
 -- name: LockBodies :many
--- The hashes of the bodies of events, which nobody erases until the transaction ends.
+-- The hashes of the bodies of events, which no other transaction erases until this one ends.
 select e.bucket, e.project_id, e.event_id, sha256(e.payload) as payload_sha256
 from (
     select
