@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -243,20 +244,37 @@ var recoveredAt = regexp.MustCompile(`WSREP: Recovered position: (\S+:-?\d+)`)
 // with the others. A majority has to be there: where none is, its nodes have to be
 // restarted at once.
 func (n *Node) Restart(ctx context.Context) error {
-	// After a crash the node does not know how far it got; its data does.
-	logged := len(n.Log())
-	if err := n.runToEnd(ctx, n.command(n.programs.server, "--defaults-file="+n.configFile(),
-		"--wsrep-recover")); err != nil {
+	position, err := n.recoverPosition(ctx)
+	if err != nil {
 		return fmt.Errorf("recover the node's position: %w", err)
 	}
-	position := recoveredAt.FindStringSubmatch(n.Log()[logged:])
-	if position == nil {
-		return errors.New("recover the node's position: it did not say")
-	}
-	if err := n.boot(ctx, "--wsrep-start-position="+position[1]); err != nil {
+	if err := n.boot(ctx, "--wsrep-start-position="+position); err != nil {
 		return err
 	}
 	return n.awaitSynced(ctx, 0)
+}
+
+// recoverPosition asks the data of the node how far the node got, which it does not know
+// itself after a crash. MariaDB 10.11 now and then crashes once more while it ends this
+// recovery; its unit of systemd starts it again then, and so does this.
+func (n *Node) recoverPosition(ctx context.Context) (string, error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		logged := len(n.Log())
+		err := n.runToEnd(ctx, n.command(n.programs.server, "--defaults-file="+n.configFile(), "--wsrep-recover"))
+		var ended *exec.ExitError
+		if errors.As(err, &ended) && !ended.Exited() && try < tries { // by a signal
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		position := recoveredAt.FindStringSubmatch(n.Log()[logged:])
+		if position == nil {
+			return "", errors.New("it did not say")
+		}
+		return position[1], nil
+	}
 }
 
 // awaitSynced waits until the node is synced with its cluster, and until that has
