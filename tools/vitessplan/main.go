@@ -30,8 +30,12 @@ const keyspace = "main"
 type Plan struct {
 	// Steps are the parts of the plan that read or write, in order: "Update EqualUnique".
 	Steps []string `json:"steps,omitempty"`
+	// Queries are what the reading ones send, in the same order.
+	Queries []string `json:"queries,omitempty"`
 	// Joined means that the gateway runs one of them for each row of another.
 	Joined bool `json:"joined,omitempty"`
+	// Alone means that tablets run it, whatever else they run.
+	Alone bool `json:"alone,omitempty"`
 	// Pulled means that the gateway puts the value of a subquery into the statement, as text of
 	// no type if its schema tracking does not know the column (yet).
 	Pulled bool `json:"pulled,omitempty"`
@@ -77,23 +81,28 @@ func run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(plans)
 }
 
-// parameterized returns the statement with a parameter for each literal, as vtgate plans it.
-func parameterized(w *vschemawrapper.VSchemaWrapper, text string) (string, error) {
+// parameterized returns the statement with a parameter for each literal, as vtgate plans it,
+// and what its directives say.
+func parameterized(w *vschemawrapper.VSchemaWrapper, text string) (string, sqlparser.QueryHints, error) {
 	stmt, known, err := w.Environment().Parser().Parse2(text)
 	if err != nil {
-		return "", err
+		return "", sqlparser.QueryHints{}, err
+	}
+	hints, err := sqlparser.BuildQueryHints(stmt)
+	if err != nil {
+		return "", hints, err
 	}
 	reserved, values := sqlparser.NewReservedVars("vtg", known), make(map[string]*querypb.BindVariable)
 	out, err := sqlparser.Normalize(stmt, reserved, values, true, keyspace, sqlparser.SQLSelectLimitUnset, "", nil,
 		w.GetForeignKeyChecksState(), w)
 	if err != nil {
-		return "", err
+		return "", hints, err
 	}
-	return sqlparser.String(out.AST), nil
+	return sqlparser.String(out.AST), hints, nil
 }
 
 func plan(w *vschemawrapper.VSchemaWrapper, text string) Plan {
-	text, err := parameterized(w, text)
+	text, hints, err := parameterized(w, text)
 	if err != nil {
 		return Plan{Error: err.Error()}
 	}
@@ -101,7 +110,7 @@ func plan(w *vschemawrapper.VSchemaWrapper, text string) Plan {
 	if err != nil {
 		return Plan{Error: err.Error()}
 	}
-	var p Plan
+	p := Plan{Alone: hints.Consolidator == querypb.ExecuteOptions_CONSOLIDATOR_DISABLED}
 	if built.Instructions == nil {
 		return Plan{Error: "no plan"}
 	}
@@ -116,6 +125,9 @@ func plan(w *vschemawrapper.VSchemaWrapper, text string) Plan {
 				p.Steps = append(p.Steps, d.OperatorType+" "+d.Variant)
 			default:
 				if len(d.Inputs) == 0 {
+					if query, ok := d.Other["Query"].(string); ok {
+						p.Queries = append(p.Queries, query)
+					}
 					p.Steps = append(p.Steps, d.OperatorType+" "+d.Variant)
 				}
 			}

@@ -20,6 +20,7 @@ import (
 // In front of several servers it does what a load balancer would: it sends
 // connections to one for as long as that takes them, and then to the next.
 type proxy struct {
+	t      testing.TB
 	url    string
 	pooled bool // there is a pooler behind it
 
@@ -43,7 +44,7 @@ func newProxy(t testing.TB, e *dbtest.Engine, direct ...string) *proxy {
 	if err != nil {
 		t.Fatalf("Listen = %v", err)
 	}
-	p := &proxy{newWire: wordsOf[e].wire, listener: l, links: make(map[*link]struct{}), counts: make(map[string]int)}
+	p := &proxy{t: t, newWire: wordsOf[e].wire, listener: l, links: make(map[*link]struct{}), counts: make(map[string]int)}
 	for _, to := range direct {
 		if e == dbtest.Postgres && len(direct) == 1 { // a pooler takes connections while its server is dead
 			to, p.pooled = pgtest.Front(t, to)
@@ -77,6 +78,7 @@ func (p *proxy) serve(client net.Conn) {
 	defer func() { _ = client.Close() }()
 	server, err := p.dial()
 	if err != nil {
+		p.t.Logf("no server takes a connection: %v", err)
 		return // as if the server itself had refused
 	}
 	l := &link{proxy: p, client: client, server: server, wire: p.newWire(), gone: make(chan struct{})}

@@ -139,6 +139,9 @@ logfile = %s
 	tb.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-ended
+		if tb.Failed() {
+			tb.Logf("log of PgBouncer:\n%s", p.Log())
+		}
 	})
 	if err := p.await(tb.Context(), ended); err != nil {
 		tb.Fatalf("pgtest: PgBouncer did not come up: %v\n%s", err, p.Log())

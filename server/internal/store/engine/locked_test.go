@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -234,31 +235,81 @@ var gates = map[*dbtest.Engine][]string{
 	dbtest.MySQL: {"create trigger wait before insert on mirror_document for each row update gate set n = n + 1"},
 }
 
-// Expiry waits for no session that has locked a row: what is locked stays, and goes the
-// next time.
+// Expiry waits for no session that has locked a row: what is locked stays with all that
+// belongs to it, and goes the next time.
 func TestLockedRowsDoNotExpire(t *testing.T) {
 	t.Parallel()
-	dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
-		url := e.Database(t)
-		s, r := open(t, engine.Config{URL: url}), &race{engine: e, url: url, db: e.Connect(t, url)}
-		for _, id := range []string{"held", "free"} {
-			if _, err := s.Accept(t.Context(), []mirror.Delivery{deliveryOf(id)}); err != nil {
-				t.Fatalf("Accept = %v", err)
-			}
-		}
-		expiry := store.Expiry{
-			Project: "default", Table: store.AgingEvents, Before: testTime.Add(100 * time.Hour), Limit: 10,
-		}
-		tx := r.begin(t, fmt.Sprintf("select 1 from mirror_event where bucket = %d and project_id = 'default' "+
-			"and event_id = 'held' for update", deliveryOf("held").Event.Bucket()))
-		first, err := s.Expire(t.Context(), expiry)
-		if err != nil || first.Deleted > 1 {
-			t.Fatalf("Expire beside a locked row = %+v, %v; want the other row at most", first, err)
-		}
-		commit(t, tx)
-		second, err := s.Expire(t.Context(), expiry)
-		if err != nil || first.Deleted+second.Deleted != 2 {
-			t.Fatalf("Expire later = %+v after %+v, %v; want both rows gone", second, first, err)
-		}
-	})
+	const gone = "'2026-01-02 03:04:05'"
+	for _, c := range []struct {
+		table   store.Aging
+		bucket  func(id string) int16
+		id      string   // the column
+		inserts []string // none of what is recorded
+		deleted int      // rows that go for one
+	}{
+		{
+			store.AgingRooms, func(id string) int16 {
+				return mirror.Resource{Project: "default", Room: mirror.RoomID(id), Kind: mirror.KindRoom}.Bucket()
+			}, "room_id", []string{
+				"insert into mirror_room (bucket, project_id, room_id, epoch, source_json, content_sha256, organization_id, " +
+					"data_problem, delete_time) values (BUCKET, 'default', 'ID', 1, '{\"a\":1}', '', '', '', " + gone + ")",
+				"insert into mirror_active_user (bucket, project_id, room_id, connection_id, epoch, user_id) " +
+					"values (BUCKET, 'default', 'ID', 1, 1, 'alice')",
+			}, 2,
+		},
+		{
+			store.AgingThreads, func(id string) int16 {
+				return mirror.Resource{Project: "default", Room: "room", Kind: mirror.KindThread, ID: id}.Bucket()
+			}, "thread_id", []string{
+				"insert into mirror_thread (bucket, project_id, room_id, thread_id, epoch, source_json, content_sha256, " +
+					"resolved, visibility, comment_count, data_problem, delete_time) values " +
+					"(BUCKET, 'default', 'room', 'ID', 1, '{}', '', false, 'public', 1, '', " + gone + ")",
+				"insert into mirror_comment (bucket, project_id, room_id, thread_id, comment_id, user_id, create_time, " +
+					"source_json, plain_text, markdown, digest) values " +
+					"(BUCKET, 'default', 'room', 'ID', 'cm', 'alice', " + gone + ", '{}', '', '', '')",
+			}, 2,
+		},
+		{
+			store.AgingGroups, func(id string) int16 {
+				return mirror.Resource{Project: "default", Kind: mirror.KindGroup, ID: id}.Bucket()
+			}, "group_id", []string{
+				"insert into mirror_group (bucket, project_id, group_id, organization_id, source_json, content_sha256, " +
+					"delete_time) values (BUCKET, 'default', 'ID', '', '{}', '', " + gone + ")",
+				"insert into mirror_group_member (bucket, project_id, group_id, user_id) values (BUCKET, 'default', 'ID', 'alice')",
+			}, 2,
+		},
+		{store.AgingEvents, func(id string) int16 { return deliveryOf(id).Event.Bucket() }, "event_id", nil, 1},
+	} {
+		t.Run(string(c.table), func(t *testing.T) {
+			t.Parallel()
+			dbtest.Each(t, func(t *testing.T, e *dbtest.Engine) {
+				url := e.Database(t)
+				s, r := open(t, engine.Config{URL: url}), &race{engine: e, url: url, db: e.Connect(t, url)}
+				for _, id := range []string{"held", "free"} {
+					for _, insert := range c.inserts {
+						mustExec(t, r.db, strings.NewReplacer("BUCKET", fmt.Sprint(c.bucket(id)), "ID", id).Replace(insert))
+					}
+					if c.inserts == nil {
+						if _, err := s.Accept(t.Context(), []mirror.Delivery{deliveryOf(id)}); err != nil {
+							t.Fatalf("Accept = %v", err)
+						}
+					}
+				}
+				expiry := store.Expiry{Project: "default", Table: c.table, Before: testTime.Add(100 * time.Hour), Limit: 100}
+				tx := r.begin(t, fmt.Sprintf("select 1 from %s where bucket = %d and project_id = 'default' and %s = 'held' "+
+					"for update", c.table, c.bucket("held"), c.id))
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // it would wait for the lock
+				defer cancel()
+				first, err := s.Expire(ctx, expiry)
+				if err != nil || first.Deleted > c.deleted {
+					t.Fatalf("Expire beside a locked row = %+v, %v; want the other row at most, %d", first, err, c.deleted)
+				}
+				commit(t, tx)
+				second, err := s.Expire(t.Context(), expiry)
+				if err != nil || first.Deleted+second.Deleted != 2*c.deleted {
+					t.Fatalf("Expire later = %+v after %+v, %v; want both rows gone, %d", second, first, err, 2*c.deleted)
+				}
+			})
+		})
+	}
 }

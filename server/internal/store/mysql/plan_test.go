@@ -323,6 +323,9 @@ func TestStatementsUseTheirKeys(t *testing.T) {
 		for _, n := range []int{1, maxKeys} {
 			args := keys(n, append([]any{7, []byte("default")}, key...)...)
 			explain("lock aged of "+string(table), lockAgedSQL(table, n), args)
+			if table.Columns().Waits != "" {
+				explain("waiting aged of "+string(table), waitingAgedSQL(table, n), args)
+			}
 			args = slices.Concat(keys(n, 7), []any{[]byte("default")}, keys(n, append([]any{7}, key...)...))
 			if table.Columns().Empties {
 				args = append([]any{purgedSum()}, args...)

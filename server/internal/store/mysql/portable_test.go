@@ -145,6 +145,9 @@ func statements(t *testing.T) map[string]string {
 	for _, t := range store.AgingTables {
 		all["agedSQL of "+string(t)] = agedSQL(t)
 		all["lockAgedSQL of "+string(t)], all["deleteAgedSQL of "+string(t)] = lockAgedSQL(t, 2), deleteAgedSQL(t, 2)
+		if t.Columns().Waits != "" {
+			all["waitingAgedSQL of "+string(t)] = waitingAgedSQL(t, 2)
+		}
 		for _, part := range t.Columns().Parts {
 			all["deletePartSQL of "+part+" of "+string(t)] = deletePartSQL(t, part)
 			if store.Weights[part] != "" {

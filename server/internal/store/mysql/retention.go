@@ -27,20 +27,29 @@ order by t.TIME, t.ID desc
 limit ?`)
 }
 
-// lockAgedSQL reads and locks n rows by their keys.
+// lockAgedSQL reads and locks n rows by their keys. It has no subquery, because Vitess forgets
+// the lock of a statement with one.
 func lockAgedSQL(a store.Aging, n int) string {
 	c := a.Columns()
 	if c.Empties {
 		c.Time = roomDeleted
 	}
-	waits := "false"
-	if c.Waits != "" {
-		waits = "exists (select 1 from " + c.Waits + ")"
-	}
-	return `select t.` + c.Time + `, ` + c.End + `, ` + waits + `, t.bucket, t.` + strings.Join(c.Key, ", t.") + `
+	return "select t." + c.Time + ", " + c.End + ", t.bucket, t." + strings.Join(c.Key, ", t.") + agedByKey(a, n) +
+		"\nfor update nowait"
+}
+
+// waitingAgedSQL finds those of n rows for which something waits.
+func waitingAgedSQL(a store.Aging, n int) string {
+	c := a.Columns()
+	return "select t.bucket, t." + strings.Join(c.Key, ", t.") + agedByKey(a, n) +
+		"\n    and exists (select 1 from " + c.Waits + ")"
+}
+
+func agedByKey(a store.Aging, n int) string {
+	key := a.Columns().Key
+	return `
 from ` + string(a) + ` t force index (primary)
-where (t.bucket, t.project_id, t.` + strings.Join(c.Key, ", t.") + `) in (` + places(n, 2+len(c.Key)) + `)
-for update nowait`
+where (t.bucket, t.project_id, t.` + strings.Join(key, ", t.") + `) in (` + places(n, 2+len(key)) + `)`
 }
 
 // deleteAgedSQL deletes n rows by their keys. That the buckets are named apart tells Vitess
@@ -204,18 +213,14 @@ func (s *Store) Expire(ctx context.Context, x store.Expiry) (store.Expired, erro
 // locked. It is cut if that would be more than the limit.
 func (q *queries) expire(ctx context.Context, x store.Expiry, keys []agedKey) (deleted int, cut bool, err error) {
 	var gone []agedKey
-	width := len(x.Table.Columns().Key)
 	err = chunks(keys, maxKeys, func(keys []agedKey) error {
-		return q.query(ctx, lockAgedSQL(x.Table, len(keys)), agedArgs(x, keys), func(rows *sql.Rows) error {
-			var key agedKey
-			var at, end sql.NullTime
-			var row store.AgedRow
-			err := rows.Scan(append([]any{&at, &end, &row.Waits}, key.scan(width)...)...)
-			if row.Time, row.End = timeOf(at), timeOf(end); x.Table.Expired(row, x.Before) {
-				gone = append(gone, key)
+		rows, err := q.lockAged(ctx, x, keys)
+		for _, row := range rows {
+			if x.Table.Expired(row.AgedRow, x.Before) {
+				gone = append(gone, row.key)
 			}
-			return err
-		})
+		}
+		return err
 	})
 	if err != nil {
 		return 0, false, unlessLocked(err, nil)
@@ -229,6 +234,40 @@ func (q *queries) expire(ctx context.Context, x store.Expiry, keys []agedKey) (d
 		return err
 	})
 	return deleted, false, err
+}
+
+// agedRow is a row that is locked.
+type agedRow struct {
+	store.AgedRow
+
+	key agedKey
+}
+
+// lockAged locks those of some rows that are there, and then reads what waits for them.
+func (q *queries) lockAged(ctx context.Context, x store.Expiry, keys []agedKey) (locked []agedRow, err error) {
+	columns := x.Table.Columns()
+	width := len(columns.Key)
+	err = q.query(ctx, lockAgedSQL(x.Table, len(keys)), agedArgs(x, keys), func(rows *sql.Rows) error {
+		var row agedRow
+		var at, end sql.NullTime
+		err := rows.Scan(append([]any{&at, &end}, row.key.scan(width)...)...)
+		row.Time, row.End = timeOf(at), timeOf(end)
+		locked = append(locked, row)
+		return err
+	})
+	if err != nil || columns.Waits == "" {
+		return locked, err
+	}
+	return locked, q.query(ctx, waitingAgedSQL(x.Table, len(keys)), agedArgs(x, keys), func(rows *sql.Rows) error {
+		var key agedKey
+		err := rows.Scan(key.scan(width)...)
+		for i := range locked {
+			if locked[i].key.compare(key) == 0 {
+				locked[i].Waits = true
+			}
+		}
+		return err
+	})
 }
 
 // expireWithParts deletes rows one by one, each after what belongs to it.

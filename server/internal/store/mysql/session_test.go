@@ -193,3 +193,24 @@ func TestMigrationWaitsForNewColumns(t *testing.T) {
 		}
 	})
 }
+
+// A directive is where Vitess looks for it, behind the hints of MySQL, and other statements
+// have none.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"select 1": "select /*vt+ CONSOLIDATOR=disabled */ 1",
+		"-- name: Heads :many\nselect n from t where a = 'select'": "-- name: Heads :many\n" +
+			"select /*vt+ CONSOLIDATOR=disabled */ n from t where a = 'select'",
+		"/*M! set statement x = 1 for */ select /*+ MAX_EXECUTION_TIME(9) */ n from t": "/*M! set statement x = 1 for */ " +
+			"select /*+ MAX_EXECUTION_TIME(9) */ /*vt+ CONSOLIDATOR=disabled */ n from t",
+		"insert into t select 1":          "insert into t select 1",
+		"(select 1) union all (select 2)": "(select 1) union all (select 2)",
+		"-- select\nupdate t set a = 1":   "-- select\nupdate t set a = 1",
+		"selected":                        "selected",
+	} {
+		if got := alone(text); got != want {
+			t.Errorf("alone(%q) = %q; want %q", text, got, want)
+		}
+	}
+}

@@ -2,11 +2,13 @@ package storetest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
@@ -25,6 +27,7 @@ var documentCases = []testCase{
 	{"document of 16 MiB", largeDocument},
 	{"data of 5 MiB can be queried", largeData},
 	{"many reads are answered together", readTogether},
+	{"read that begins after a write sees it, beside others", readAfterWrite},
 	{"derived data that cannot be stored is left out", refusedData},
 	{"reason for missing data is kept", dataProblem},
 	{"text may hold anything", documentText},
@@ -41,6 +44,46 @@ var documentCases = []testCase{
 	{"404 of a child in a missing room", missingChildInMissing},
 	{"404 of a child in a tombstone", missingChildInTombstone},
 	{"document that was missing is back", missingChildBack},
+}
+
+// Whoever has heard of a change reads what it wrote, or what came after it. Others who read
+// the same for long began before the write, and may have what was there.
+func readAfterWrite(e *env) {
+	const others, writes = 3, 20
+	r := storageOf("room")
+	rng, padding := rand.NewChaCha8([32]byte{3}), make([]byte, 1<<20) // so that a read takes long
+	content := func(n int) string {
+		_, _ = rng.Read(padding) // never fails
+		return fmt.Sprintf(`{"n":%d,"padding":"%x"}`, n, padding)
+	}
+	number := func(d mirror.Document) (n int) {
+		if _, err := fmt.Sscanf(string(d.Content[:min(len(d.Content), 32)]), `{"n":%d,`, &n); err != nil {
+			e.Errorf("content of the document begins with %q", d.Content[:min(len(d.Content), 32)])
+		}
+		return n
+	}
+	e.mirrorRoom("room", e.roomContent(`{}`))
+	e.mirrorDocument(r, content(0))
+	reading, stop := context.WithCancel(e.ctx())
+	var wg sync.WaitGroup
+	defer wg.Wait() // also when the case fails
+	defer stop()
+	for range others {
+		wg.Go(func() {
+			for reading.Err() == nil {
+				if _, err := e.Document(reading, r, false); err != nil && reading.Err() == nil {
+					e.Errorf("Document = %v; want no error", err)
+					return
+				}
+			}
+		})
+	}
+	for n := 1; n <= writes; n++ {
+		e.mirrorDocument(r, content(n))
+		if got := number(e.document(r)); got != n {
+			e.Fatalf("document after write %d is that of write %d", n, got)
+		}
+	}
 }
 
 func newDocument(e *env) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/clock"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/mirror"
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store"
@@ -66,6 +67,11 @@ func mutants() []mutant {
 				"room of many threads", "thread of many rows", "room of many users and sessions", "group of many members",
 			},
 			func(b base) store.Store { return &shortReads{b} },
+		},
+		{
+			"answers a read with one that runs already",
+			[]string{"read that begins after a write sees it, beside others"},
+			func(b base) store.Store { return &joinsReads{base: b} },
 		},
 		{
 			"selects rooms by the first of their terms",
@@ -1903,6 +1909,34 @@ func (m *shortReads) ActiveUsers(ctx context.Context, users mirror.Resource, del
 	active, err := m.Store.ActiveUsers(ctx, users, deleted)
 	active.Users = active.Users[:min(len(active.Users), firstPiece)]
 	return active, err
+}
+
+// joinsReads has one read at a time, whose result all get that ask in the meantime.
+type joinsReads struct {
+	base
+
+	mu      sync.Mutex
+	running func() (mirror.Document, error)
+}
+
+func (m *joinsReads) Document(ctx context.Context, r mirror.Resource, deleted bool) (mirror.Document, error) {
+	m.mu.Lock()
+	read := m.running
+	if read == nil {
+		read = sync.OnceValues(func() (mirror.Document, error) {
+			defer func() {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				m.running = nil
+			}()
+			doc, err := m.Store.Document(context.WithoutCancel(ctx), r, deleted)
+			_ = clock.Sleep(ctx, 20*time.Millisecond) // so that most reads join another
+			return doc, err
+		})
+		m.running = read
+	}
+	m.mu.Unlock()
+	return read()
 }
 
 type restlessChildren struct{ base }
