@@ -136,7 +136,7 @@ test-families: go node ## the contract on every other engine, end-to-end tests o
 # PgBouncer is in front of one PostgreSQL; "make test-engines" puts it in front of the others too.
 .PHONY: contract families
 contract:
-	$(call on,$(filter-out pgbouncer,$(ENGINES)),-run 'TestContract$$|TestLockedRowsDoNotExpire$$' ./server/internal/store/engine)
+	$(call on,$(filter-out pgbouncer,$(ENGINES)),-run 'TestContract$$|TestLockedRowsDoNotExpire$$|TestDueOfAFailingShard$$' ./server/internal/store/engine)
 	$(call on,$(filter pgbouncer,$(ENGINES)),-run 'TestContractThroughPgBouncer$$' ./server/internal/store/engine)
 families:
 	$(call on,$(FAMILIES),$(e2e))

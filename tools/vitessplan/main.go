@@ -3,7 +3,8 @@
 //
 // Standard input is JSON: {"vschema": KEYSPACE, "statements": {NAME: TEXT}}, where KEYSPACE
 // is a vschema as Vitess reads it from a file. Standard output is JSON: {NAME: PLAN}. A PLAN
-// has the steps that read or write, each with its operator and its variant, or an error.
+// has the steps that read or write, each with its operator and its variant, what those that read
+// send, and what directives say, or an error.
 package main
 
 import (
@@ -103,16 +104,19 @@ func parameterized(w *vschemawrapper.VSchemaWrapper, text string) (string, sqlpa
 
 func plan(w *vschemawrapper.VSchemaWrapper, text string) Plan {
 	text, hints, err := parameterized(w, text)
+	p := Plan{Alone: hints.Consolidator == querypb.ExecuteOptions_CONSOLIDATOR_DISABLED}
 	if err != nil {
-		return Plan{Error: err.Error()}
+		p.Error = err.Error()
+		return p
 	}
 	built, err := planbuilder.TestBuilder(text, w, keyspace)
 	if err != nil {
-		return Plan{Error: err.Error()}
+		p.Error = err.Error()
+		return p
 	}
-	p := Plan{Alone: hints.Consolidator == querypb.ExecuteOptions_CONSOLIDATOR_DISABLED}
 	if built.Instructions == nil {
-		return Plan{Error: "no plan"}
+		p.Error = "no plan"
+		return p
 	}
 	engine.WalkPrimitiveDescription(engine.PrimitiveToPlanDescription(built.Instructions, nil),
 		func(d engine.PrimitiveDescription) {

@@ -79,7 +79,7 @@ var wordsOf = map[*dbtest.Engine]words{
 		// long as it takes to read the states of resources that an event only mentions.
 		runs: []string{"insert into mirror_event", readStates},
 		waiting: `select count(*) from {processlist} p
-			where db = database() and state like 'Waiting for table%' and info like '` + readStates + `%'`,
+			where db = database() and state like 'Waiting for table%' and info like '` + strings.Replace(readStates, " ", "%", 1) + `%'`,
 		open: `select count(*) from {transactions} t join {processlist} p on p.id = t.session_id
 			where p.db = database() and t.writes`,
 		// Each statement is one of its own.
@@ -112,12 +112,15 @@ var queryName = regexp.MustCompile(`^-- name: (\w+)`)
 // comments are lines before a statement.
 var comments = regexp.MustCompile(`^(\s|--[^\n]*\n)+`)
 
+// directives are comments in a statement by which Vitess runs it.
+var directives = regexp.MustCompile(`/\*vt\+.*?\*/ ?`)
+
 // nameOf is the name of a query or, for what has none, its first words.
 func nameOf(sql string) string {
 	if m := queryName.FindStringSubmatch(sql); m != nil {
 		return m[1]
 	}
-	sql = comments.ReplaceAllString(sql, "")
+	sql = directives.ReplaceAllString(comments.ReplaceAllString(sql, ""), "")
 	name := strings.ToLower(strings.Join(strings.Fields(sql[:min(len(sql), 100)]), " "))
 	if is(name, "begin") || is(name, "start transaction") {
 		return "begin"

@@ -255,8 +255,8 @@ func (n *Node) Restart(ctx context.Context) error {
 }
 
 // recoverPosition asks the data of the node how far the node got, which it does not know
-// itself after a crash. MariaDB 10.11 now and then crashes once more while it ends this
-// recovery; its unit of systemd starts it again then, and so does this.
+// itself after a crash. MariaDB 10.11 now and then crashes once more in this recovery, so it
+// is asked again.
 func (n *Node) recoverPosition(ctx context.Context) (string, error) {
 	const tries = 3
 	for try := 1; ; try++ {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -29,8 +30,11 @@ func TestRecoveryThatCrashes(t *testing.T) {
 			n := &Node{Server: &Server{dir: dir, programs: programs{server: filepath.Join(dir, "mariadbd")}}}
 			script := fmt.Sprintf("#!/bin/sh\necho run >> runs\n[ $(wc -l < runs) -gt %d ] || %s\n"+
 				"echo 'WSREP: Recovered position: %s'\n", c.ends, c.end, position)
-			if err := os.WriteFile(n.programs.server, []byte(script), 0o700); err != nil {
-				t.Fatal(err)
+			syscall.ForkLock.RLock() // a process that is forked now would keep the file open for writing
+			err := os.WriteFile(n.programs.server, []byte(script), 0o700)
+			syscall.ForkLock.RUnlock()
+			if err != nil {
+				t.Fatalf("WriteFile = %v", err)
 			}
 			got, err := n.recoverPosition(t.Context())
 			if (err == nil) != c.ok || c.ok && got != position {

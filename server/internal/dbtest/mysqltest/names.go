@@ -153,6 +153,16 @@ func shards(ctx context.Context, db *sql.DB, to string) (urls []string, err erro
 	return urls, err
 }
 
+// Below returns the URLs of the shards of a database of Vitess in the MySQL server below it.
+func Below(tb testing.TB, database string) []string {
+	tb.Helper()
+	urls, err := shardsBelow(tb.Context(), database)
+	if err != nil || len(urls) == 0 {
+		tb.Fatalf("mysqltest: the shards below a database are %d, %v; want some", len(urls), err)
+	}
+	return urls
+}
+
 // shardsBelow returns the URLs of the shards of a database of Vitess in the MySQL server below
 // it, or none if the tests are not told where that is.
 func shardsBelow(ctx context.Context, to string) (urls []string, err error) {

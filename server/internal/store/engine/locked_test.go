@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,7 +245,7 @@ func TestLockedRowsDoNotExpire(t *testing.T) {
 		table   store.Aging
 		bucket  func(id string) int16
 		id      string   // the column
-		inserts []string // none of what is recorded
+		inserts []string // nil if Accept makes the row
 		deleted int      // rows that go for one
 	}{
 		{
@@ -298,11 +299,17 @@ func TestLockedRowsDoNotExpire(t *testing.T) {
 				expiry := store.Expiry{Project: "default", Table: c.table, Before: testTime.Add(100 * time.Hour), Limit: 100}
 				tx := r.begin(t, fmt.Sprintf("select 1 from %s where bucket = %d and project_id = 'default' and %s = 'held' "+
 					"for update", c.table, c.bucket("held"), c.id))
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // it would wait for the lock
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // it would wait for the lock
 				defer cancel()
 				first, err := s.Expire(ctx, expiry)
 				if err != nil || first.Deleted > c.deleted {
 					t.Fatalf("Expire beside a locked row = %+v, %v; want the other row at most, %d", first, err, c.deleted)
+				}
+				for _, insert := range slices.Concat(c.inserts, []string{"insert into " + string(c.table)}) {
+					of := strings.Fields(insert)[2]
+					if n := value[int](t, r.db, "select count(*) from "+of+" where "+c.id+" = 'held'"); n != 1 {
+						t.Errorf("%s has %d of the locked rows; want 1", of, n)
+					}
 				}
 				commit(t, tx)
 				second, err := s.Expire(t.Context(), expiry)

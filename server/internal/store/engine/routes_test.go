@@ -269,3 +269,43 @@ func fillShard(ctx context.Context, t *testing.T, cluster *mysqltest.Shards, i i
 	}
 	return err
 }
+
+// A shard that fails at the search for due work, and at nothing else, is told, so that the
+// search is made again soon; what the others have is found meanwhile.
+func TestDueOfAFailingShard(t *testing.T) {
+	t.Parallel()
+	mysqltest.Need(t, mysqltest.ManyShards)
+	to := dbtest.MySQL.Own(t)
+	migrate(t, to)
+	s, shard := open(t, engine.Config{URL: to}), dbtest.MySQL.Connect(t, mysqltest.Below(t, to)[0])
+	var requests []mirror.Request
+	for i := range 40 {
+		room := mirror.Resource{Project: "default", Room: mirror.RoomID(fmt.Sprint("room", i)), Kind: mirror.KindRoom}
+		requests = append(requests, mirror.Request{Resource: room})
+	}
+	if _, err := s.Request(t.Context(), requests, testTime); err != nil {
+		t.Fatalf("Request = %v", err)
+	}
+	due := func() (int, error) {
+		list, err := s.Due(t.Context(), store.Look{
+			Project: "default", Kinds: []mirror.Kind{mirror.KindRoom}, Now: testTime, LeaseTTL: time.Minute, Limit: 100,
+		})
+		return len(list.Resources) + len(list.Background), err
+	}
+	if n, err := due(); err != nil || n != len(requests) {
+		t.Fatalf("Due = %d, %v; want all of %d", n, err, len(requests))
+	}
+	rename := func(from, to string) {
+		t.Helper()
+		mustExec(t, shard, "alter table mirror_resource_state rename column "+from+" to "+to)
+	}
+	rename("resource_id", "renamed")
+	n, err := due()
+	rename("renamed", "resource_id")
+	if err == nil || n == 0 || n == len(requests) {
+		t.Errorf("Due beside a shard that fails = %d, %v; want an error, and what the others have", n, err)
+	}
+	if n, err := due(); err != nil || n != len(requests) {
+		t.Errorf("Due afterwards = %d, %v; want all of %d", n, err, len(requests))
+	}
+}

@@ -54,9 +54,26 @@ func spansShards(err error) bool {
 	return number(err) == 1317 && says(err, "multi-db transaction attempted")
 }
 
-// overtime reports whether the server ended the transaction because it took too long. It
-// was rolled back.
-func overtime(err error) bool { return number(err) == 1317 && says(err, "exceeded timeout") }
+// ofShard reports whether the error is that of a shard behind a gateway of Vitess.
+func ofShard(err error) bool { return says(err, "target: ") || says(err, "vttablet: ") }
+
+// givenUp reports whether Vitess has given the transaction up, because it took too long. It was
+// rolled back.
+func givenUp(err error) bool {
+	return number(err) == 1317 && (says(err, "exceeded timeout") || says(err, "for tx killer rollback"))
+}
+
+// ended reports whether the server has rolled the transaction back, so that what follows
+// would not be part of it.
+func ended(err error) bool {
+	switch number(err) {
+	case 1213, // deadlock
+		1206, // too many locks
+		1020: // MariaDB: the row has changed since it was read
+		return true
+	}
+	return givenUp(err)
+}
 
 // transient reports whether the transaction failed only because of another one, or
 // was never received because the connection was stale.
@@ -114,13 +131,14 @@ func tooLarge(err error) bool {
 	return number(err) == 1153 && !tooManyRows(err) || errors.Is(err, gomysql.ErrPktTooLarge)
 }
 
-// denied reports whether the role lacks a privilege.
+// denied reports whether the role lacks a privilege. Vitess has the number of a failed login
+// for what its own lists of rights refuse.
 func denied(err error) bool {
 	switch number(err) {
 	case 1044, 1142, 1143, 1227, 1370:
 		return true
 	}
-	return false
+	return number(err) == 1045 && says(err, "ACL check error")
 }
 
 // outages are error numbers that concern the server as a whole and not the
@@ -190,7 +208,7 @@ func classify(ctx context.Context, err error) error {
 		case spansShards(err):
 			return fault.Wrap(err, fault.Precondition, fault.ReasonStoreLimitExceeded,
 				"the database refuses a transaction on several shards"+ours)
-		case overtime(err):
+		case givenUp(err):
 			return fault.Wrap(err, fault.Unavailable, fault.ReasonStoreUnavailable,
 				"the database ended a transaction that took too long, several times")
 		case n == 1146, n == 1054: // no such table or column

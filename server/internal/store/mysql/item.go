@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -550,7 +549,10 @@ func (s *Store) AddItems(ctx context.Context, lease mirror.Lease, list []store.I
 		if err := s.writeAll(ctx, q, of, lease, added); err != nil {
 			return err
 		}
-		return errors.Join(q.announce(ctx, changes), q.revise(ctx, changes))
+		if err := q.announce(ctx, changes); err != nil {
+			return err
+		}
+		return q.revise(ctx, changes)
 	})
 	if refused(err) || fault.Is(err, fault.ReasonDocumentTooLarge) {
 		stale := make([]store.Stale, len(list))

@@ -142,10 +142,12 @@ func (c impatient) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s, ok := conn.(*session); ok { // as always
+	s, ok := conn.(*session)
+	if ok { // as always
 		_, err = s.ExecContext(ctx, "set session innodb_lock_wait_timeout = 1", nil)
 	}
-	if err != nil && number(err) == 0 { // a server that refuses it only waits for longer
+	// A server that refuses it only waits for longer. Vitess does not, unless a shard is away.
+	if err != nil && (number(err) == 0 || s.vitess) {
 		return nil, connectError{errors.Join(err, conn.Close())}
 	}
 	return conn, nil
@@ -189,9 +191,9 @@ func (e connectError) Error() string { return "connect: " + e.err.Error() }
 func (e connectError) Unwrap() error { return e.err }
 
 const (
-	// shardAttempts is the maximum number of attempts to prepare a session on a sharded
-	// server. Vitess asks a random shard for each variable, so that one that is away would
-	// fail most attempts.
+	// shardAttempts is the maximum number of attempts to open a session on a sharded server.
+	// Vitess asks a random shard for each variable that is read, so that one that is away would
+	// fail most attempts. For each that is set it asks the first shard.
 	shardAttempts = 20
 	// shardPause is the longest pause between two of them.
 	shardPause = 10 * time.Millisecond
@@ -202,29 +204,28 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		conn, loggedIn, err := c.connect(ctx)
-		if !loggedIn || layout(c.layout.Load()) != manyShards || number(err) == 0 || attempt == shardAttempts ||
-			clock.Sleep(ctx, rand.N(shardPause)) != nil {
+		conn, err := c.connect(ctx)
+		if !ofShard(err) || attempt == shardAttempts || clock.Sleep(ctx, rand.N(shardPause)) != nil {
 			return conn, err
 		}
 	}
 }
 
-// connect makes one attempt. A server that refuses the login would refuse the next one too.
-func (c *connector) connect(ctx context.Context) (_ driver.Conn, loggedIn bool, err error) {
+// connect makes one attempt.
+func (c *connector) connect(ctx context.Context) (driver.Conn, error) {
 	era := c.era.Load()
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
-		return nil, false, connectError{err}
+		return nil, connectError{err}
 	}
 	s, err := newSession(conn, era, &c.era)
 	if err == nil {
 		err = c.prepare(ctx, s)
 	}
 	if err != nil {
-		return nil, true, connectError{errors.Join(err, conn.Close())}
+		return nil, connectError{errors.Join(err, conn.Close())}
 	}
-	return s, true, nil
+	return s, nil
 }
 
 func (c *connector) prepare(ctx context.Context, s *session) error {
@@ -456,11 +457,54 @@ func (s *Store) once(ctx context.Context, db *sql.DB, f func(q *queries) error) 
 	if _, err := conn.ExecContext(ctx, "start transaction"); err != nil {
 		return err
 	}
-	if err := f(newQueries(conn, s.piece)); err != nil {
-		return err
+	tx := &transaction{Conn: conn}
+	if err := f(newQueries(tx, s.piece)); err != nil || tx.ended != nil {
+		return errors.Join(tx.ended, err)
 	}
 	_, err = conn.ExecContext(ctx, "commit")
 	return err
+}
+
+// transaction sends nothing after a statement at which the server has ended it. The server would
+// run that by itself, and it would stay. What reads rows returns an error that comes among them.
+type transaction struct {
+	*sql.Conn
+
+	ended error
+}
+
+func (t *transaction) see(err error) error {
+	if t.ended == nil && ended(err) {
+		t.ended = err
+	}
+	return err
+}
+
+func (t *transaction) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	if t.ended != nil {
+		return nil, t.ended
+	}
+	result, err := t.Conn.ExecContext(ctx, text, args...)
+	return result, t.see(err)
+}
+
+func (t *transaction) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	if t.ended != nil {
+		return nil, t.ended
+	}
+	rows, err := t.Conn.QueryContext(ctx, text, args...)
+	return rows, t.see(err)
+}
+
+func (t *transaction) QueryRowContext(ctx context.Context, text string, args ...any) *sql.Row {
+	if t.ended != nil {
+		var stop context.CancelFunc
+		ctx, stop = context.WithCancel(ctx)
+		stop() // so nothing is sent
+	}
+	row := t.Conn.QueryRowContext(ctx, text, args...)
+	_ = t.see(row.Err()) // its scan returns it
+	return row
 }
 
 // undo rolls back, or closes the connection if that fails, which also rolls back.
@@ -481,9 +525,9 @@ func retryCode(err error) string {
 	return "session"
 }
 
-// overtimeAttempts is the maximum number of runs of one transaction that the server
-// ends because of their time, 20 or 30 seconds each.
-const overtimeAttempts = 3
+// givenUpAttempts is the maximum number of runs of one transaction that the server gives up,
+// after 20 or 30 seconds each.
+const givenUpAttempts = 3
 
 // retry runs f, a whole transaction, again as long as it fails transiently. Once, it
 // also does so if the server takes no writes: f then runs in a new session.
@@ -491,9 +535,9 @@ func retry(ctx context.Context, f func() error) error {
 	for attempt, old, late := 1, true, 0; ; attempt++ {
 		err := f()
 		again := transient(err)
-		if overtime(err) {
+		if givenUp(err) {
 			late++
-			again = late < overtimeAttempts
+			again = late < givenUpAttempts
 		}
 		if old && readOnly(err) {
 			again, old = true, false

@@ -33,6 +33,7 @@ func vitessError(message string) error {
 var (
 	errManyRows   = vitessError("Row count exceeded 10000 (CallerID: mirror)")
 	errManyShards = vitessError("multi-db transaction attempted: [ks.-80 ks.80-]")
+	errACL        = &gomysql.MySQLError{Number: 1045, Message: "Select command denied to user (ACL check error)"}
 	errOvertime   = vitessError(
 		"transaction 1796168207000001: ended at 2026-11-28 20:05:10.123 UTC (exceeded timeout: 30s) (CallerID: mirror)")
 )
@@ -58,6 +59,7 @@ func TestClassify(t *testing.T) {
 		{serverError(2013), fault.ReasonStoreUnavailable},
 		{serverError(1317), fault.ReasonStoreUnavailable}, // an operator has ended it
 		{errOvertime, fault.ReasonStoreUnavailable},
+		{errACL, fault.ReasonStoreUnavailable},
 		{errManyRows, fault.ReasonStoreLimitExceeded}, // waiting does not help
 		{
 			&gomysql.MySQLError{Number: 1153, Message: "in-memory row count exceeded allowed limit of 300000"},
@@ -90,6 +92,9 @@ func TestClassify(t *testing.T) {
 			!strings.Contains(got.Public, "defect") || strings.Contains(got.Public, "ks.") {
 			t.Errorf("classify(%v) = %v, %q; want a defect that is told without the server's words", err, got.Kind, got.Public)
 		}
+	}
+	if got := fault.Of(classify(t.Context(), errACL)).Public; !strings.Contains(got, "lacks a right") {
+		t.Errorf("classify(%v) says %q; want it to name the right", errACL, got)
 	}
 	if err := classify(t.Context(), nil); err != nil {
 		t.Errorf("classify(nil) = %v; want nil", err)
@@ -156,7 +161,12 @@ func TestRetryEnds(t *testing.T) {
 		{
 			"transaction ended because of its time, always",
 			[]error{errOvertime, errOvertime, errOvertime, nil},
-			overtimeAttempts, errOvertime,
+			givenUpAttempts, errOvertime,
+		},
+		{
+			"transaction that is being ended because of its time",
+			[]error{vitessError("transaction 7: in use: for tx killer rollback"), nil},
+			2, nil,
 		},
 		{"too many rows", []error{errManyRows, nil}, 1, errManyRows},
 		{"too many shards", []error{errManyShards, nil}, 1, errManyShards},

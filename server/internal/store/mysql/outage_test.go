@@ -26,14 +26,14 @@ import (
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/storetest"
 )
 
-// trouble is what happens to the next commit.
+// trouble is what happens to the next commit, or to the next statement with the text at.
 type trouble int32
 
 const (
 	none       trouble = iota
 	cutBefore          // the connection breaks, and the server never gets it
 	cutAfter           // the server has done it, and the answer is lost
-	loses              // the server answers that another transaction was first
+	loses              // the server rolls back, and answers that another transaction was first
 	unanswered         // nothing comes back
 )
 
@@ -42,6 +42,7 @@ type proxy struct {
 	listener net.Listener
 	to       string
 	next     atomic.Int32
+	at       string // empty: a commit
 	// swallowed is closed when a commit gets no answer.
 	swallowed chan struct{}
 	wg        sync.WaitGroup
@@ -118,7 +119,7 @@ func (p *proxy) requests(client, server net.Conn, now *atomic.Int32) {
 		if _, err := io.ReadFull(client, packet[4:]); err != nil {
 			return
 		}
-		if bytes.Equal(packet, query("commit")) {
+		if p.at == "" && bytes.Equal(packet, query("commit")) || p.at != "" && bytes.Contains(packet, []byte(p.at)) {
 			what := trouble(p.next.Swap(int32(none)))
 			now.Store(int32(what))
 			switch what {
@@ -222,6 +223,45 @@ func TestCommitLoses(t *testing.T) {
 	entries, err := s.Changes(t.Context(), []store.ChangeRange{{Bucket: lease.Resource.Bucket(), To: 10}})
 	if err != nil || len(entries) != 1 || entries[0].Number != 1 {
 		t.Fatalf("Changes = %+v, %v; want one, with number 1", entries, err)
+	}
+}
+
+// A deadlock has rolled the transaction back, so what follows in it would stay by itself: states
+// of items that are not stored, and that the next run would take for known.
+func TestNothingFollowsADeadlock(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, at := range []string{"insert into mirror_feed_head", "from mirror_feed_head", "insert into mirror_change"} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			p, through := startProxy(t, dbtest.MySQL.Database(t))
+			p.at = at
+			s := open(t, mysql.Config{URL: through})
+			groups := mirror.Resource{Project: "default", Kind: mirror.KindGroup} // the list
+			_, err := s.Request(t.Context(), []mirror.Request{{Resource: groups}}, now)
+			var lease mirror.Lease
+			if err == nil {
+				lease, err = s.Claim(t.Context(), groups, [16]byte{1}, now, time.Minute)
+			}
+			if err != nil {
+				t.Fatalf("Claim = %v", err)
+			}
+			p.next.Store(int32(loses))
+			var items []store.Item
+			var ids []mirror.Resource
+			for _, id := range []string{"a", "b"} {
+				items = append(items, store.GroupItem(mirror.Group{ID: id, Source: []byte(`{}`)}))
+				ids = append(ids, mirror.Resource{Project: "default", Kind: mirror.KindGroup, ID: id})
+			}
+			changes, err := s.AddItems(t.Context(), lease, items, now, now)
+			if err != nil || len(changes) != 2 || p.next.Load() != int32(none) {
+				t.Fatalf("AddItems that loses once = %+v, %v; want both added", changes, err)
+			}
+			stored, err := s.GroupsByID(t.Context(), "default", ids)
+			if err != nil || len(stored) != 2 {
+				t.Fatalf("GroupsByID = %+v, %v; want both", stored, err)
+			}
+		})
 	}
 }
 

@@ -660,8 +660,9 @@ func TestExpireReadsWhatItDeletes(t *testing.T) {
 		if n, _, err := q.expire(t.Context(), x, keys); n != x.Limit || err != nil {
 			t.Fatalf("expire = %d, %v; want %d", n, err, x.Limit)
 		}
-		// Each is read to be locked, looked for among those that wait, and read to be deleted.
-		if read := rowsRead(t, db); read > 450 {
+		// Each is read to be locked, read again and looked for among those that wait, which is a
+		// statement of its own because of Vitess, and read to be deleted.
+		if read := rowsRead(t, db); read > 550 {
 			t.Errorf("The deletion of 100 rows after %q reads %d; want a few for each", prepare, read)
 		}
 	}

@@ -38,11 +38,11 @@ func lockAgedSQL(a store.Aging, n int) string {
 		"\nfor update nowait"
 }
 
-// waitingAgedSQL finds those of n rows for which something waits.
+// waitingAgedSQL reads of n rows whether something waits for them. As a condition, what waits
+// could be read before the rows, all of it.
 func waitingAgedSQL(a store.Aging, n int) string {
 	c := a.Columns()
-	return "select t.bucket, t." + strings.Join(c.Key, ", t.") + agedByKey(a, n) +
-		"\n    and exists (select 1 from " + c.Waits + ")"
+	return "select exists (select 1 from " + c.Waits + "), t.bucket, t." + strings.Join(c.Key, ", t.") + agedByKey(a, n)
 }
 
 func agedByKey(a store.Aging, n int) string {
@@ -260,10 +260,11 @@ func (q *queries) lockAged(ctx context.Context, x store.Expiry, keys []agedKey) 
 	}
 	return locked, q.query(ctx, waitingAgedSQL(x.Table, len(keys)), agedArgs(x, keys), func(rows *sql.Rows) error {
 		var key agedKey
-		err := rows.Scan(key.scan(width)...)
+		var waits bool
+		err := rows.Scan(append([]any{&waits}, key.scan(width)...)...)
 		for i := range locked {
 			if locked[i].key.compare(key) == 0 {
-				locked[i].Waits = true
+				locked[i].Waits = waits
 			}
 		}
 		return err

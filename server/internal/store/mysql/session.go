@@ -57,9 +57,10 @@ func newSession(conn driver.Conn, era uint64, current *atomic.Uint64) (*session,
 
 // observe returns the error of a statement, without values. If it says that the server is the wrong
 // one or shuts down, a new era begins: all sessions of the one before are closed, so
-// the next statement opens a new one, which may lead to another server.
+// the next statement opens a new one, which may lead to another server. Where only a shard
+// behind a gateway says so, the next session leads to the same shards.
 func (s *session) observe(err error) error {
-	if wrongServer(number(err)) {
+	if wrongServer(number(err)) && !ofShard(err) {
 		s.current.CompareAndSwap(s.era, s.era+1)
 	}
 	return withoutValues(err)
@@ -76,19 +77,28 @@ func (s *session) ResetSession(ctx context.Context) error {
 	return s.serverConn.ResetSession(ctx)
 }
 
-// beginning is the text of a read up to where Vitess looks for directives, with the hints, which
-// MySQL finds only right behind the first word. Vitess looks nowhere in a union.
-var beginning = regexp.MustCompile(`(?is)^(\s|--[^\n]*\n|/\*.*?\*/)*select\b(\s*/\*\+.*?\*/)?`)
+// beginning is the text of a read up to where Vitess looks for directives: in the first select
+// of a union, behind the hints, which MySQL finds only right behind that word.
+var beginning = regexp.MustCompile(
+	`(?is)^(\s|--[^\n]*\n|/\*([^*]|\*+[^*/])*\*+/)*\(*\s*select\b(\s*/\*\+([^*]|\*+[^*/])*\*+/)?`)
 
-// alone returns a read with the directive by which Vitess runs it. By default Vitess answers
-// a read with the result of an equal one that runs already, which may have begun before a
-// change that the reader knows of. The unions stay so: they tell of ages, for a status.
+// alone returns a read with the directive by which a tablet of Vitess runs it, even if an equal
+// one runs already. By default its result is that of the other, which may have begun before a
+// change that the reader knows of.
 func alone(text string) string {
 	end := len(beginning.FindString(text))
 	if end == 0 {
 		return text
 	}
 	return text[:end] + " /*vt+ CONSOLIDATOR=disabled */" + text[end:]
+}
+
+// PrepareContext prepares a statement, such as a query that the driver does not send as text.
+func (s *session) PrepareContext(ctx context.Context, text string) (driver.Stmt, error) {
+	if s.vitess {
+		text = alone(text)
+	}
+	return s.serverConn.PrepareContext(ctx, text)
 }
 
 // QueryContext runs a query.

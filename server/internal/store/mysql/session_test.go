@@ -2,7 +2,9 @@ package mysql
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	gomysql "github.com/go-sql-driver/mysql"
 
 	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/dbtest/mysqltest"
+	"github.com/liveblocks-mirror/liveblocks-mirror/server/internal/store/mysql/dbq"
 )
 
 // Statements with long values are prepared once for each connection, and again
@@ -205,12 +208,113 @@ func TestAlone(t *testing.T) {
 		"/*M! set statement x = 1 for */ select /*+ MAX_EXECUTION_TIME(9) */ n from t": "/*M! set statement x = 1 for */ " +
 			"select /*+ MAX_EXECUTION_TIME(9) */ /*vt+ CONSOLIDATOR=disabled */ n from t",
 		"insert into t select 1":          "insert into t select 1",
-		"(select 1) union all (select 2)": "(select 1) union all (select 2)",
-		"-- select\nupdate t set a = 1":   "-- select\nupdate t set a = 1",
-		"selected":                        "selected",
+		"(select 1) union all (select 2)": "(select /*vt+ CONSOLIDATOR=disabled */ 1) union all (select 2)",
+		"/* a */ (select /*+ MAX_EXECUTION_TIME(9) */ 1) union (select 2)": "/* a */ (select /*+ MAX_EXECUTION_TIME(9) */ " +
+			"/*vt+ CONSOLIDATOR=disabled */ 1) union (select 2)",
+		"/* a */ insert into t /* b */ select 1": "/* a */ insert into t /* b */ select 1",
+		"-- select\nupdate t set a = 1":          "-- select\nupdate t set a = 1",
+		"selected":                               "selected",
 	} {
 		if got := alone(text); got != want {
 			t.Errorf("alone(%q) = %q; want %q", text, got, want)
 		}
+	}
+}
+
+// A transaction that the server has ended is over, whatever the code in it goes on to do, or
+// makes of the error.
+func TestEndedTransactionSendsNothing(t *testing.T) {
+	t.Parallel()
+	mysqltest.Need(t, mysqltest.OneShard)
+	s, err := Open(t.Context(), Config{URL: mysqltest.Database(t), MaxConns: 1})
+	if err != nil {
+		t.Fatalf("Open = %v", err)
+	}
+	defer s.Close()
+	if _, err := s.db.ExecContext(t.Context(), "create table note (id int primary key)"); err != nil {
+		t.Fatalf("create table = %v", err)
+	}
+	runs := 0
+	err = s.once(t.Context(), s.db, func(q *queries) error {
+		runs++
+		const deadlock = "signal sqlstate '40001' set mysql_errno = 1213"
+		if _, err := q.db.ExecContext(t.Context(), deadlock); number(err) != 1213 {
+			t.Errorf("deadlock = %v; want 1213", err)
+		}
+		if _, err := q.db.ExecContext(t.Context(), "insert into note values (1)"); number(err) != 1213 {
+			t.Errorf("statement after a deadlock = %v; want 1213", err)
+		}
+		err := q.query(t.Context(), "select 1", nil, func(*sql.Rows) error { return nil })
+		if number(err) != 1213 {
+			t.Errorf("query after a deadlock = %v; want 1213", err)
+		}
+		var n int
+		if err := q.db.QueryRowContext(t.Context(), "select 1").Scan(&n); err == nil {
+			t.Error("query of a row after a deadlock went through")
+		}
+		return nil
+	})
+	if number(err) != 1213 || runs != 1 {
+		t.Errorf("once = %v after %d runs; want 1213", err, runs)
+	}
+}
+
+// failing is a server that refuses each login.
+type failing struct {
+	driver.Connector
+
+	err    error
+	logins int
+}
+
+func (f *failing) Connect(context.Context) (driver.Conn, error) {
+	f.logins++
+	return nil, f.err
+}
+
+// Vitess asks any shard while it opens a session, so another attempt can succeed, and a shard
+// that takes no writes says nothing of the others.
+func TestErrorsOfAShard(t *testing.T) {
+	t.Parallel()
+	const shard = "target: mirror.40-80.primary: vttablet: rpc error"
+	for _, c := range []struct {
+		err    error
+		logins int
+		era    uint64
+	}{
+		{&gomysql.MySQLError{Number: 1105, Message: shard}, shardAttempts, 0},
+		{&gomysql.MySQLError{Number: 1290, Message: shard}, shardAttempts, 0},
+		{&gomysql.MySQLError{Number: 1105, Message: "unknown error"}, 1, 0},
+		{&gomysql.MySQLError{Number: 1290, Message: "the server is read-only"}, 1, 1},
+		{&gomysql.MySQLError{Number: 1045, Message: "Access denied"}, 1, 0},
+		{driver.ErrBadConn, 1, 0},
+	} {
+		f := &failing{err: c.err}
+		if _, err := (&connector{Connector: f}).Connect(t.Context()); !errors.Is(err, c.err) || f.logins != c.logins {
+			t.Errorf("Connect = %v after %d logins; want %v after %d", err, f.logins, c.err, c.logins)
+		}
+		s := &session{current: new(atomic.Uint64)}
+		if _ = s.observe(c.err); s.current.Load() != c.era {
+			t.Errorf("the era after %v is %d; want %d", c.err, s.current.Load(), c.era)
+		}
+	}
+}
+
+// The first search for due work is one of all shards.
+func TestDueAsksAllShards(t *testing.T) {
+	t.Parallel()
+	const partly = "SCATTER_ERRORS_AS_WARNINGS"
+	due := func(wrap func(dbq.DBTX) dbq.DBTX) string {
+		record := &recorder{}
+		func() {
+			defer func() { _ = recover() }() // of a scan of the rows that are not there
+			_, _ = dbq.New(wrap(record)).Due(t.Context(), dbq.DueParams{Kinds: []int16{1}, KindsToo: []int16{1}})
+		}()
+		return record.text
+	}
+	all := due(func(db dbq.DBTX) dbq.DBTX { return allShards{db} })
+	some := due(func(db dbq.DBTX) dbq.DBTX { return db })
+	if strings.Count(some, partly) != 2 || strings.Contains(all, partly) || !strings.Contains(all, "mirror_resource_state") {
+		t.Errorf("all shards are asked by %q, and some by %q", all, some)
 	}
 }

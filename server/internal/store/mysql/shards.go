@@ -23,7 +23,7 @@ const (
 // shards, and keeps the transactions of the session to one of them. A keyspace can be
 // resharded while the service runs, so every connection asks.
 func (c *connector) lookForShards(ctx context.Context, s *session) error {
-	if l := layout(c.layout.Load()); l == whole || l == forced {
+	if layout(c.layout.Load()) == whole {
 		return nil
 	}
 	version, err := firstColumn(ctx, s, "select version()")
@@ -31,8 +31,11 @@ func (c *connector) lookForShards(ctx context.Context, s *session) error {
 		return err
 	}
 	found := whole
-	if strings.Contains(strings.ToLower(strings.Join(version, "")), "vitess") {
-		s.vitess = true
+	s.vitess = strings.Contains(strings.ToLower(strings.Join(version, "")), "vitess")
+	if layout(c.layout.Load()) == forced {
+		return nil
+	}
+	if s.vitess {
 		keyspace, err := firstColumn(ctx, s, "select database()")
 		if err != nil {
 			return err

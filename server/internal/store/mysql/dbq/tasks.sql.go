@@ -99,8 +99,8 @@ type DueRow struct {
 }
 
 // Two index scans, so waiting background tasks cost nothing while there are urgent
-// ones. Vitess takes the comments for directives: while a shard is away, what the others
-// have is returned.
+// ones. Vitess takes the comments for directives: what the shards have that answer is
+// returned, as if it were all.
 func (q *Queries) Due(ctx context.Context, arg DueParams) ([]DueRow, error) {
 	query := due
 	var queryParams []interface{}

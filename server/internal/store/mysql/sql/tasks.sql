@@ -1,7 +1,7 @@
 -- name: Due :many
 -- Two index scans, so waiting background tasks cost nothing while there are urgent
--- ones. Vitess takes the comments for directives: while a shard is away, what the others
--- have is returned.
+-- ones. Vitess takes the comments for directives: what the shards have that answer is
+-- returned, as if it were all.
 (select /*vt+ SCATTER_ERRORS_AS_WARNINGS=1 */ l.background, l.due_time, l.room_id, l.kind, l.resource_id, l.generation = l.applied_generation as settles
 from mirror_resource_state l
 where l.project_id = sqlc.arg(project_id) and l.background = false
