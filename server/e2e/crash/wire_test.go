@@ -79,7 +79,8 @@ var wordsOf = map[*dbtest.Engine]words{
 		// long as it takes to read the states of resources that an event only mentions.
 		runs: []string{"insert into mirror_event", readStates},
 		waiting: `select count(*) from {processlist} p
-			where db = database() and state like 'Waiting for table%' and info like '` + strings.Replace(readStates, " ", "%", 1) + `%'`,
+			where db = database() and state like 'Waiting for table%'
+				and info like '` + strings.Replace(readStates, " ", "%", 1) + `%'`,
 		open: `select count(*) from {transactions} t join {processlist} p on p.id = t.session_id
 			where p.db = database() and t.writes`,
 		// Each statement is one of its own.
